@@ -1,0 +1,71 @@
+"""RTE, Recognizing Textual Entailment: does a text entail a hypothesis? Scored by accuracy.
+
+    uv run RTE.py --demo                           # a whole run on the small data set in demo/
+    uv run RTE.py                                  # BERT-base on the real one
+    uv run RTE.py --model electra-base --seed 3    # every knob is an option: --help
+
+Expect on dev: minilm @RTE@ (measured, README); BERT-base about 68, ELECTRA-base about 83 (published, not yet rerun here).
+An MNLI model makes a better start: --init runs/MNLI/bert-base-uncased-seed42.
+"""
+
+from sklearn.metrics import accuracy_score
+
+from config import Knobs
+from snippets import (build_encoder, build_optimizer, classifier, data_file, keras, launch, load_tsv, predict,
+                      tokenize, train, write_answers)
+
+# ---- Knobs ----------------------------------------------------------------------------------------------------------
+
+knobs = Knobs(
+    'RTE',
+    labels=('entailment', 'not_entailment'),
+    maxlen=160,                                         # 12 % of the pairs are longer than 128, 5 % than 157
+    epochs={'bert': 10, 'electra': 10, 'minilm': 10},   # small task: Mosbach et al. 2021; ELECTRA, appendix B; README
+)
+
+# ---- Data -----------------------------------------------------------------------------------------------------------
+
+
+def load_data(knobs, split):
+    """The rows of 'train', 'dev' or 'test' as Examples."""
+    path = data_file(knobs, f'RTE/{split}.tsv')
+    if split == 'test':
+        return load_tsv(knobs, split, path, index='index', text_a='sentence1', text_b='sentence2')
+    return load_tsv(knobs, split, path, text_a='sentence1', text_b='sentence2', label='label', labels=knobs.labels)
+
+
+# ---- Model ----------------------------------------------------------------------------------------------------------
+
+
+def build_model(knobs, examples):
+    """The encoder's vector of the text, dropout, one dense layer; `examples` (in training) set the schedule's length."""
+    encoder = build_encoder(knobs)
+    x = keras.layers.Dropout(knobs.dropout, seed=knobs.seed)(encoder.vector)
+    logits = classifier(knobs, len(knobs.labels))(x)
+    model = keras.Model(encoder.inputs, logits)
+    model.compile(optimizer=build_optimizer(knobs, model, examples),
+                  loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+# ---- Score and run --------------------------------------------------------------------------------------------------
+
+
+def score(logits, examples):
+    """{metric: value} of logits (examples, labels) against the examples' labels."""
+    return {'accuracy': accuracy_score([example.label for example in examples], logits.argmax(-1))}
+
+
+def main(knobs):
+    """From the rows of the TSV files to the rows of the submission."""
+    splits = ('train', 'dev', 'test') if knobs.predict else ('train', 'dev')
+    data = {split: tokenize(knobs, load_data(knobs, split)) for split in splits}
+    model = build_model(knobs, len(data['train']))
+    train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
+    if knobs.predict:
+        answers = [knobs.labels[i] for i in predict(knobs, model, data['test']).argmax(-1)]
+        write_answers(knobs, 'RTE.tsv', data['test'], answers)
+
+
+if __name__ == '__main__':
+    launch(main, knobs, __doc__)

