@@ -9,9 +9,9 @@ Expect on dev: minilm 37 (measured, README); BERT-base about 60, ELECTRA-base ab
 
 from sklearn.metrics import matthews_corrcoef
 
+import snippets
 from config import Knobs
-from snippets import (build_encoder, build_optimizer, classifier, data_file, keras, launch, load_tsv, predict,
-                      tokenize, train, write_answers)
+from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
@@ -27,22 +27,22 @@ knobs = Knobs(
 
 def load_data(knobs, split):
     """The rows of 'train', 'dev' or 'test' as Examples."""
-    path = data_file(knobs, f'CoLA/{split}.tsv')
+    path = snippets.data_file(knobs, f'CoLA/{split}.tsv')
     if split == 'test':
-        return load_tsv(knobs, split, path, index='index', text_a='sentence')
-    return load_tsv(knobs, split, path, columns=4, text_a=3, label=1, labels=knobs.labels)    # no header
+        return snippets.load_tsv(knobs, split, path, index='index', text_a='sentence')
+    return snippets.load_tsv(knobs, split, path, columns=4, text_a=3, label=1, labels=knobs.labels)    # no header
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
 
 
 def build_model(knobs, examples):
-    """The encoder's vector of the text, dropout, one dense layer; `examples` (in training) set the schedule's length."""
-    encoder = build_encoder(knobs)
+    """The encoder's vector of the text, dropout, one dense layer; `examples` sets the schedule's length."""
+    encoder = snippets.build_encoder(knobs)
     x = keras.layers.Dropout(knobs.dropout, seed=knobs.seed)(encoder.vector)
-    logits = classifier(knobs, len(knobs.labels))(x)
+    logits = snippets.classifier(knobs, len(knobs.labels))(x)
     model = keras.Model(encoder.inputs, logits)
-    model.compile(optimizer=build_optimizer(knobs, model, examples),
+    model.compile(optimizer=snippets.build_optimizer(knobs, model, examples),
                   loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
@@ -58,13 +58,13 @@ def score(logits, examples):
 def main(knobs):
     """From the rows of the TSV files to the rows of the submission."""
     splits = ('train', 'dev', 'test') if knobs.predict else ('train', 'dev')
-    data = {split: tokenize(knobs, load_data(knobs, split)) for split in splits}
+    data = {split: snippets.tokenize(knobs, load_data(knobs, split)) for split in splits}
     model = build_model(knobs, len(data['train']))
-    train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
+    snippets.train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
     if knobs.predict:
-        answers = [knobs.labels[i] for i in predict(knobs, model, data['test']).argmax(-1)]
-        write_answers(knobs, 'CoLA.tsv', data['test'], answers)
+        answers = [knobs.labels[i] for i in snippets.predict(knobs, model, data['test']).argmax(-1)]
+        snippets.write_answers(knobs, 'CoLA.tsv', data['test'], answers)
 
 
 if __name__ == '__main__':
-    launch(main, knobs, __doc__)
+    snippets.launch(main, knobs, __doc__)

@@ -1,5 +1,5 @@
-"""MNLI, Multi-Genre Natural Language Inference: does a premise entail or contradict a hypothesis? Scored by accuracy, on
-the genres of the training set (matched) and on others (mismatched); also predicts AX, the diagnostic set.
+"""MNLI, Multi-Genre Natural Language Inference: does a premise entail or contradict a hypothesis? Scored by accuracy,
+on the genres of the training set (matched) and on others (mismatched); also predicts AX, the diagnostic set.
 
     uv run MNLI.py --demo                           # a whole run on the small data set in demo/
     uv run MNLI.py                                  # BERT-base on the real one
@@ -11,9 +11,9 @@ minilm on a sample).
 
 import numpy as np
 
+import snippets
 from config import Knobs
-from snippets import (build_encoder, build_optimizer, classifier, data_file, keras, launch, load_tsv, predict,
-                      tokenize, train, write_answers)
+from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
@@ -31,26 +31,26 @@ def load_data(knobs, split):
     """The rows of 'train', 'dev' (matched, then mismatched), 'test_matched', 'test_mismatched' or 'AX' as Examples."""
     columns = {'text_a': 'sentence1', 'text_b': 'sentence2'}
     if split == 'AX':
-        path = data_file(knobs, 'diagnostic/diagnostic.tsv', 'diagnostic/AX.tsv', 'AX/AX.tsv', 'AX.tsv')
-        return load_tsv(knobs, split, path, index='index', **columns)
+        path = snippets.data_file(knobs, 'diagnostic/diagnostic.tsv', 'diagnostic/AX.tsv', 'AX/AX.tsv', 'AX.tsv')
+        return snippets.load_tsv(knobs, split, path, index='index', **columns)
     if split == 'dev':
         return load_data(knobs, 'dev_matched') + load_data(knobs, 'dev_mismatched')
-    path = data_file(knobs, f'MNLI/{split}.tsv')
+    path = snippets.data_file(knobs, f'MNLI/{split}.tsv')
     if split.startswith('test'):
-        return load_tsv(knobs, split, path, index='index', **columns)
-    return load_tsv(knobs, split, path, label='gold_label', labels=knobs.labels, **columns)
+        return snippets.load_tsv(knobs, split, path, index='index', **columns)
+    return snippets.load_tsv(knobs, split, path, label='gold_label', labels=knobs.labels, **columns)
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
 
 
 def build_model(knobs, examples):
-    """The encoder's vector of the text, dropout, one dense layer; `examples` (in training) set the schedule's length."""
-    encoder = build_encoder(knobs)
+    """The encoder's vector of the text, dropout, one dense layer; `examples` sets the schedule's length."""
+    encoder = snippets.build_encoder(knobs)
     x = keras.layers.Dropout(knobs.dropout, seed=knobs.seed)(encoder.vector)
-    logits = classifier(knobs, len(knobs.labels))(x)
+    logits = snippets.classifier(knobs, len(knobs.labels))(x)
     model = keras.Model(encoder.inputs, logits)
-    model.compile(optimizer=build_optimizer(knobs, model, examples),
+    model.compile(optimizer=snippets.build_optimizer(knobs, model, examples),
                   loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
@@ -68,13 +68,13 @@ def score(logits, examples):
 def main(knobs):
     """From the rows of the TSV files to the rows of the submission."""
     files = {'test_matched': 'MNLI-m.tsv', 'test_mismatched': 'MNLI-mm.tsv', 'AX': 'AX.tsv'} if knobs.predict else {}
-    data = {split: tokenize(knobs, load_data(knobs, split)) for split in ('train', 'dev', *files)}
+    data = {split: snippets.tokenize(knobs, load_data(knobs, split)) for split in ('train', 'dev', *files)}
     model = build_model(knobs, len(data['train']))
-    train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
+    snippets.train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
     for split, file in files.items():
-        answers = [knobs.labels[i] for i in predict(knobs, model, data[split]).argmax(-1)]
-        write_answers(knobs, file, data[split], answers)
+        answers = [knobs.labels[i] for i in snippets.predict(knobs, model, data[split]).argmax(-1)]
+        snippets.write_answers(knobs, file, data[split], answers)
 
 
 if __name__ == '__main__':
-    launch(main, knobs, __doc__)
+    snippets.launch(main, knobs, __doc__)

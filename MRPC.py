@@ -9,9 +9,9 @@ Expect on dev: minilm @MRPC@ (measured, README); BERT-base about 89/84, ELECTRA-
 
 from sklearn.metrics import accuracy_score, f1_score
 
+import snippets
 from config import Knobs
-from snippets import (build_encoder, build_optimizer, classifier, data_file, keras, launch, load_tsv, predict,
-                      read_lines, swap_pairs, tokenize, train, write_answers)
+from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
@@ -28,29 +28,29 @@ knobs = Knobs(
 def load_data(knobs, split):
     """The rows of 'train', 'dev' or 'test' as Examples; also from Microsoft's files, which need dev_ids.tsv."""
     original = f'MRPC/msr_paraphrase_{"test" if split == "test" else "train"}.txt'
-    path = data_file(knobs, f'MRPC/{split}.tsv', original)
+    path = snippets.data_file(knobs, f'MRPC/{split}.tsv', original)
     columns = {'text_a': '#1 String', 'text_b': '#2 String'}
     if split == 'test':
-        return load_tsv(knobs, split, path, index='index' if path.suffix == '.tsv' else None, **columns)
+        return snippets.load_tsv(knobs, split, path, index='index' if path.suffix == '.tsv' else None, **columns)
     keep = None
     if path.suffix != '.tsv':
-        dev_ids = set(read_lines(data_file(knobs, 'MRPC/dev_ids.tsv', 'MRPC/mrpc_dev_ids.tsv')))
+        dev_ids = set(snippets.read_lines(snippets.data_file(knobs, 'MRPC/dev_ids.tsv', 'MRPC/mrpc_dev_ids.tsv')))
         def keep(row):
             return (f'{row["#1 ID"]}\t{row["#2 ID"]}' in dev_ids) == (split == 'dev')
-    examples = load_tsv(knobs, split, path, label='Quality', labels=knobs.labels, keep=keep, **columns)
-    return examples + swap_pairs(examples) if split == 'train' and knobs.swap_pairs else examples
+    examples = snippets.load_tsv(knobs, split, path, label='Quality', labels=knobs.labels, keep=keep, **columns)
+    return examples + snippets.swap_pairs(examples) if split == 'train' and knobs.swap_pairs else examples
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
 
 
 def build_model(knobs, examples):
-    """The encoder's vector of the text, dropout, one dense layer; `examples` (in training) set the schedule's length."""
-    encoder = build_encoder(knobs)
+    """The encoder's vector of the text, dropout, one dense layer; `examples` sets the schedule's length."""
+    encoder = snippets.build_encoder(knobs)
     x = keras.layers.Dropout(knobs.dropout, seed=knobs.seed)(encoder.vector)
-    logits = classifier(knobs, len(knobs.labels))(x)
+    logits = snippets.classifier(knobs, len(knobs.labels))(x)
     model = keras.Model(encoder.inputs, logits)
-    model.compile(optimizer=build_optimizer(knobs, model, examples),
+    model.compile(optimizer=snippets.build_optimizer(knobs, model, examples),
                   loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
@@ -67,13 +67,13 @@ def score(logits, examples):
 def main(knobs):
     """From the rows of the TSV files to the rows of the submission."""
     splits = ('train', 'dev', 'test') if knobs.predict else ('train', 'dev')
-    data = {split: tokenize(knobs, load_data(knobs, split)) for split in splits}
+    data = {split: snippets.tokenize(knobs, load_data(knobs, split)) for split in splits}
     model = build_model(knobs, len(data['train']))
-    train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
+    snippets.train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
     if knobs.predict:
-        answers = [knobs.labels[i] for i in predict(knobs, model, data['test']).argmax(-1)]
-        write_answers(knobs, 'MRPC.tsv', data['test'], answers)
+        answers = [knobs.labels[i] for i in snippets.predict(knobs, model, data['test']).argmax(-1)]
+        snippets.write_answers(knobs, 'MRPC.tsv', data['test'], answers)
 
 
 if __name__ == '__main__':
-    launch(main, knobs, __doc__)
+    snippets.launch(main, knobs, __doc__)

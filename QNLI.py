@@ -10,9 +10,9 @@ on a sample).
 
 from sklearn.metrics import accuracy_score
 
+import snippets
 from config import Knobs
-from snippets import (UserError, build_encoder, build_optimizer, classifier, data_file, keras, launch, load_tsv,
-                      predict, read_lines, tokenize, train, write_answers)
+from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
@@ -28,26 +28,27 @@ knobs = Knobs(
 
 def load_data(knobs, split):
     """The rows of 'train', 'dev' or 'test' as Examples."""
-    path = data_file(knobs, f'QNLI/{split}.tsv')
-    rows = len(read_lines(path)) - 1
+    path = snippets.data_file(knobs, f'QNLI/{split}.tsv')
+    rows = len(snippets.read_lines(path)) - 1
     if rows > 104743 or split != 'train' and rows > 5463:
-        raise UserError(f'{path}: {rows} rows. QNLI version 2 has 104743, 5463 and 5463; version 1 had other, more rows, '
+        raise snippets.UserError(f'{path}: {rows} rows. Version 2 has 104743, 5463 and 5463; version 1 had other rows, '
                         'and the leaderboard refuses it. Get QNLIv2.zip (uv run -m tools.download QNLI).')
     if split == 'test':
-        return load_tsv(knobs, split, path, index='index', text_a='question', text_b='sentence')
-    return load_tsv(knobs, split, path, text_a='question', text_b='sentence', label='label', labels=knobs.labels)
+        return snippets.load_tsv(knobs, split, path, index='index', text_a='question', text_b='sentence')
+    return snippets.load_tsv(knobs, split, path, text_a='question', text_b='sentence', label='label',
+                             labels=knobs.labels)
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
 
 
 def build_model(knobs, examples):
-    """The encoder's vector of the text, dropout, one dense layer; `examples` (in training) set the schedule's length."""
-    encoder = build_encoder(knobs)
+    """The encoder's vector of the text, dropout, one dense layer; `examples` sets the schedule's length."""
+    encoder = snippets.build_encoder(knobs)
     x = keras.layers.Dropout(knobs.dropout, seed=knobs.seed)(encoder.vector)
-    logits = classifier(knobs, len(knobs.labels))(x)
+    logits = snippets.classifier(knobs, len(knobs.labels))(x)
     model = keras.Model(encoder.inputs, logits)
-    model.compile(optimizer=build_optimizer(knobs, model, examples),
+    model.compile(optimizer=snippets.build_optimizer(knobs, model, examples),
                   loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
@@ -63,13 +64,13 @@ def score(logits, examples):
 def main(knobs):
     """From the rows of the TSV files to the rows of the submission."""
     splits = ('train', 'dev', 'test') if knobs.predict else ('train', 'dev')
-    data = {split: tokenize(knobs, load_data(knobs, split)) for split in splits}
+    data = {split: snippets.tokenize(knobs, load_data(knobs, split)) for split in splits}
     model = build_model(knobs, len(data['train']))
-    train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
+    snippets.train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
     if knobs.predict:
-        answers = [knobs.labels[i] for i in predict(knobs, model, data['test']).argmax(-1)]
-        write_answers(knobs, 'QNLI.tsv', data['test'], answers)
+        answers = [knobs.labels[i] for i in snippets.predict(knobs, model, data['test']).argmax(-1)]
+        snippets.write_answers(knobs, 'QNLI.tsv', data['test'], answers)
 
 
 if __name__ == '__main__':
-    launch(main, knobs, __doc__)
+    snippets.launch(main, knobs, __doc__)

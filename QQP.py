@@ -10,9 +10,9 @@ here; the README has minilm on a sample).
 
 from sklearn.metrics import accuracy_score, f1_score
 
+import snippets
 from config import Knobs
-from snippets import (build_encoder, build_optimizer, classifier, data_file, keras, launch, load_tsv, predict,
-                      tokenize, train, write_answers)
+from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
@@ -28,23 +28,23 @@ knobs = Knobs(
 
 def load_data(knobs, split):
     """The rows of 'train', 'dev' or 'test' as Examples."""
-    path = data_file(knobs, f'QQP/{split}.tsv')
+    path = snippets.data_file(knobs, f'QQP/{split}.tsv')
     if split == 'test':
-        return load_tsv(knobs, split, path, index='id', text_a='question1', text_b='question2')
-    return load_tsv(knobs, split, path, text_a='question1', text_b='question2', label='is_duplicate',
-                    labels=knobs.labels)
+        return snippets.load_tsv(knobs, split, path, index='id', text_a='question1', text_b='question2')
+    return snippets.load_tsv(knobs, split, path, text_a='question1', text_b='question2', label='is_duplicate',
+                             labels=knobs.labels)
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
 
 
 def build_model(knobs, examples):
-    """The encoder's vector of the text, dropout, one dense layer; `examples` (in training) set the schedule's length."""
-    encoder = build_encoder(knobs)
+    """The encoder's vector of the text, dropout, one dense layer; `examples` sets the schedule's length."""
+    encoder = snippets.build_encoder(knobs)
     x = keras.layers.Dropout(knobs.dropout, seed=knobs.seed)(encoder.vector)
-    logits = classifier(knobs, len(knobs.labels))(x)
+    logits = snippets.classifier(knobs, len(knobs.labels))(x)
     model = keras.Model(encoder.inputs, logits)
-    model.compile(optimizer=build_optimizer(knobs, model, examples),
+    model.compile(optimizer=snippets.build_optimizer(knobs, model, examples),
                   loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
@@ -61,13 +61,13 @@ def score(logits, examples):
 def main(knobs):
     """From the rows of the TSV files to the rows of the submission."""
     splits = ('train', 'dev', 'test') if knobs.predict else ('train', 'dev')
-    data = {split: tokenize(knobs, load_data(knobs, split)) for split in splits}
+    data = {split: snippets.tokenize(knobs, load_data(knobs, split)) for split in splits}
     model = build_model(knobs, len(data['train']))
-    train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
+    snippets.train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
     if knobs.predict:
-        answers = [knobs.labels[i] for i in predict(knobs, model, data['test']).argmax(-1)]
-        write_answers(knobs, 'QQP.tsv', data['test'], answers)
+        answers = [knobs.labels[i] for i in snippets.predict(knobs, model, data['test']).argmax(-1)]
+        snippets.write_answers(knobs, 'QQP.tsv', data['test'], answers)
 
 
 if __name__ == '__main__':
-    launch(main, knobs, __doc__)
+    snippets.launch(main, knobs, __doc__)

@@ -11,9 +11,9 @@ Expect on dev: minilm @STSB@ (measured, README); BERT-base about 89/89, ELECTRA-
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
 
+import snippets
 from config import Knobs
-from snippets import (build_encoder, build_optimizer, classifier, data_file, keras, launch, load_tsv, predict,
-                      swap_pairs, tokenize, train, write_answers)
+from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
@@ -28,24 +28,25 @@ knobs = Knobs(
 
 def load_data(knobs, split):
     """The rows of 'train', 'dev' or 'test' as Examples."""
-    path = data_file(knobs, f'STS-B/{split}.tsv')
+    path = snippets.data_file(knobs, f'STS-B/{split}.tsv')
     if split == 'test':
-        return load_tsv(knobs, split, path, index='index', text_a='sentence1', text_b='sentence2')
-    examples = load_tsv(knobs, split, path, text_a='sentence1', text_b='sentence2', label='score', labels=(0.0, 5.0))
-    return examples + swap_pairs(examples) if split == 'train' and knobs.swap_pairs else examples
+        return snippets.load_tsv(knobs, split, path, index='index', text_a='sentence1', text_b='sentence2')
+    examples = snippets.load_tsv(knobs, split, path, text_a='sentence1', text_b='sentence2', label='score',
+                                 labels=(0.0, 5.0))
+    return examples + snippets.swap_pairs(examples) if split == 'train' and knobs.swap_pairs else examples
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
 
 
 def build_model(knobs, examples):
-    """The encoder's vector of the text, dropout, one output scaled to 0..5; `examples` (in training) set the schedule's length."""
-    encoder = build_encoder(knobs)
+    """The encoder's vector of the text, dropout, one output scaled to 0..5; `examples` sets the schedule's length."""
+    encoder = snippets.build_encoder(knobs)
     x = keras.layers.Dropout(knobs.dropout, seed=knobs.seed)(encoder.vector)
-    scores = keras.layers.Rescaling(5.0)(classifier(knobs, 1)(x))
+    scores = keras.layers.Rescaling(5.0)(snippets.classifier(knobs, 1)(x))
     model = keras.Model(encoder.inputs, scores)
     # The mean squared error of targets and outputs divided by 5 (google-research/electra, scales the targets).
-    model.compile(optimizer=build_optimizer(knobs, model, examples), loss='mse', loss_weights=1 / 25)
+    model.compile(optimizer=snippets.build_optimizer(knobs, model, examples), loss='mse', loss_weights=1 / 25)
     return model
 
 
@@ -63,13 +64,13 @@ def score(logits, examples):
 def main(knobs):
     """From the rows of the TSV files to the rows of the submission."""
     splits = ('train', 'dev', 'test') if knobs.predict else ('train', 'dev')
-    data = {split: tokenize(knobs, load_data(knobs, split)) for split in splits}
+    data = {split: snippets.tokenize(knobs, load_data(knobs, split)) for split in splits}
     model = build_model(knobs, len(data['train']))
-    train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
+    snippets.train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
     if knobs.predict:
-        answers = [f'{score:.3f}' for score in predict(knobs, model, data['test'])[:, 0].clip(0, 5)]
-        write_answers(knobs, 'STS-B.tsv', data['test'], answers)
+        answers = [f'{score:.3f}' for score in snippets.predict(knobs, model, data['test'])[:, 0].clip(0, 5)]
+        snippets.write_answers(knobs, 'STS-B.tsv', data['test'], answers)
 
 
 if __name__ == '__main__':
-    launch(main, knobs, __doc__)
+    snippets.launch(main, knobs, __doc__)

