@@ -314,7 +314,7 @@ def load_tokenizer(checkpoint):
     if vocabulary['[PAD]'] or len(vocabulary) > rows or len(vocabulary) <= rows - 64:   # some pad the table to 8 or 64
         raise UserError(f'{path}: {len(vocabulary)} tokens, but the checkpoint has {rows} word embeddings '
                         '(and [PAD] must be the first token). Use the vocabulary the model was trained with.')
-    lowercase = not any(re.search('[A-Z]', token) for token in vocabulary if not re.fullmatch(r'\[.*]|<.*>', token))
+    lowercase = not any(token != token.lower() for token in vocabulary if not re.fullmatch(r'\[.*]|<.*>', token))
     tokenizer = BertWordPieceTokenizer(vocabulary, lowercase=lowercase, handle_chinese_chars=True,
                                        clean_text=True, strip_accents=lowercase)
     return tokenizer, vocabulary['[CLS]'], vocabulary['[SEP]']

@@ -614,6 +614,7 @@ def plot(path, knobs, epochs, names):
 
 def launch(main, knobs, description):
     """Run a script's main(knobs) from the command line. Exit status: 0 done, 2 bad input, 130 interrupted."""
+    sys.stdout.reconfigure(line_buffering=True)
     try:
         given = config.parse_args(knobs, description)
         model = given.get('model', knobs.model)
@@ -646,7 +647,7 @@ def finished(knobs, folder):
         return False
     before, now = read_json(folder / 'config.json'), json.loads(json.dumps(run_config(knobs)))
     changed = [f'{name}: {before["knobs"].get(name)} -> {value}' for name, value in now['knobs'].items()
-               if before['knobs'].get(name) != value]
+               if name not in ('fresh', 'runs_dir', 'results_dir') and before['knobs'].get(name) != value]
     changed += [f'{name} was edited' for name, value in now['source_sha256'].items()
                 if before['source_sha256'].get(name) != value]
     if changed:

@@ -1,0 +1,147 @@
+"""The builder against a float64 forward pass, in both layouts; every variable accounted for; damaged checkpoints."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import (
+    SHARED,
+    SIZES,
+    WORDS,
+    forward,
+    google_shapes,
+    make_knobs,
+    needs_shared,
+    random_variables,
+    write_google,
+    write_hugging_face,
+)
+
+import snippets
+from checkpoints import SKIPPED, Checkpoint, UserError
+
+ELECTRA = SIZES | {'embedding_size': 32, 'num_attention_heads': 1}
+PAIRS = [('a man.', 'he left, a man?'), ('b', '2'), ('the end of it all', 'x y z 1 2 3')]
+
+
+def vectors(folder, *options):
+    """The encoder's sequence and text vector for PAIRS, and the ids and segment ids they were computed from."""
+    knobs = make_knobs('--model', folder, *options)
+    data = snippets.tokenize(knobs, [snippets.Example('x', i, i, a, b, 0) for i, (a, b) in enumerate(PAIRS)])
+    encoder = snippets.build_encoder(knobs)
+    ids, segments = data.batch(np.arange(len(PAIRS)))
+    model = snippets.keras.Model(encoder.inputs, [encoder.sequence, encoder.vector])
+    return *model.predict_on_batch([ids, segments]), ids, segments
+
+
+@pytest.mark.parametrize('layout', ['Google', 'Hugging Face', 'Hugging Face, no prefix'])
+@pytest.mark.parametrize('family', ['bert', 'electra', 'electra of one size'])
+def test_the_encoder_computes_what_the_papers_say(tmp_path, capsys, layout, family):
+    sizes = ELECTRA if family == 'electra' else SIZES | {'num_attention_heads': 1} if family != 'bert' else SIZES
+    family = family.split()[0]
+    variables = random_variables(family, sizes)
+    if layout == 'Google':      # ELECTRA's downloads have no json: their shapes must do
+        folder = write_google(tmp_path, variables, SIZES if family == 'bert' else None)
+    else:
+        folder = write_hugging_face(tmp_path, variables, sizes, family, prefix='no' not in layout or family != 'bert')
+    gelu = 'tanh' if layout == 'Google' and family == 'bert' else 'erf'
+    sequence, vector, ids, segments = vectors(folder)
+    expected = forward(variables, family, sizes, ids, segments, gelu)
+    real = ids != 0
+    assert np.abs(sequence - expected)[real].max() < 1e-5 * np.abs(expected).max()
+    other = forward(variables, family, sizes, ids, segments, 'erf' if gelu == 'tanh' else 'tanh')
+    assert np.abs(sequence - other)[real].max() > 5 * np.abs(sequence - expected)[real].max()
+    first = expected[:, 0]
+    text = np.tanh(first @ variables['bert/pooler/dense/kernel'] + variables['bert/pooler/dense/bias']) \
+        if family == 'bert' else first
+    np.testing.assert_allclose(vector, text, atol=1e-5)
+    if layout == 'Google':
+        assert 'skipped: pre-training head' in capsys.readouterr().out
+
+
+def test_pooling(tmp_path):
+    variables = random_variables('bert', SIZES)
+    folder = write_hugging_face(tmp_path, variables, SIZES, 'bert')
+    sequence, mean, ids, _ = vectors(folder, '--pooling', 'mean')
+    expected = [row[one != 0].mean(0) for row, one in zip(sequence, ids, strict=True)]
+    np.testing.assert_allclose(mean, expected, atol=1e-5)
+    np.testing.assert_array_equal(vectors(folder, '--pooling', 'cls')[1], sequence[:, 0])
+    (folder / '1_Pooling').mkdir()      # as sentence-transformers writes it
+    (folder / '1_Pooling' / 'config.json').write_text('{"pooling_mode_mean_tokens": true}')
+    assert Checkpoint(folder).pooling == 'mean'
+
+
+def test_padding_changes_no_vector(tiny_bert):
+    knobs = make_knobs('--model', tiny_bert)
+    encoder = snippets.build_encoder(knobs)
+    model = snippets.keras.Model(encoder.inputs, encoder.vector)
+    ids = np.array([[2, 5, 6, 7, 3]])
+    padded = np.pad(ids, ((0, 0), (0, 11)))
+    np.testing.assert_allclose(model.predict_on_batch([ids, 0 * ids]), model.predict_on_batch([padded, 0 * padded]),
+                               atol=1e-6)
+
+
+def change(**changes):
+    """random BERT variables with some replaced, or dropped where None."""
+    variables = random_variables('bert', SIZES) | {name.replace('__', '/'): value for name, value in changes.items()}
+    return {name: value for name, value in variables.items() if value is not None}
+
+
+@pytest.mark.parametrize(('variables', 'message'), [
+    (change(bert__encoder__layer_1__output__dense__kernel=None),
+     r'layer_1/output/dense/kernel should have the shape \(48, 64\); the checkpoint has none of this name'),
+    (change(bert__pooler__dense__kernel=np.zeros((64, 2), np.float32)), r'should have the shape \(64, 64\).*\(64, 2\)'),
+    (change(bert__new__kernel=np.zeros(3, np.float32)), 'bert/new/kernel belongs to nothing that is known'),
+    (change(bert__pooler__dense__bias=np.full(64, np.nan, np.float32)), 'pooler/dense/bias holds values that are not'),
+])
+def test_nothing_is_silently_left_at_random_values(tmp_path, variables, message):
+    folder = write_google(tmp_path, variables, SIZES)
+    with pytest.raises(UserError, match=message):
+        snippets.build_encoder(make_knobs('--model', folder, '--pooling', 'pooler'))
+
+
+def test_damaged_or_foreign_folders(tmp_path):
+    variables = random_variables('bert', SIZES)
+
+    def fails(name, message, spoil, write=write_google, **more):
+        folder = write(tmp_path / name, variables, SIZES, **more)
+        spoil(folder)
+        with pytest.raises(UserError, match=message):
+            snippets.build_encoder(make_knobs('--model', folder))
+
+    def cut(name):
+        return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:1000])
+
+    fails('short data', 'seems damaged', cut('bert_model.ckpt.data-00000-of-00001'))
+    fails('short index', 'seems damaged', cut('bert_model.ckpt.index'))
+    fails('short safetensors', 'seems damaged', cut('model.safetensors'), write_hugging_face, family='bert')
+    fails('no json', 'no config.json or bert_config.json', lambda folder: (folder / 'bert_config.json').unlink())
+    fails('bad json', r'bert_config.json, line 1: not valid JSON',
+          lambda folder: (folder / 'bert_config.json').write_text('{"hidden_size": '))
+    fails('bad size', "hidden_size is 'x', not a whole number",
+          lambda folder: (folder / 'bert_config.json').write_text(json.dumps(SIZES | {'hidden_size': 'x'})))
+    fails('no vocabulary', 'no vocab.txt', lambda folder: (folder / 'vocab.txt').unlink())
+    fails('no checkpoint', '0 TensorFlow checkpoints', lambda folder: (folder / 'bert_model.ckpt.index').unlink())
+    with pytest.raises(UserError, match='--model bert-base-uncase: neither a folder.*Did you mean bert-base-uncased'):
+        make_knobs('--model', 'bert-base-uncase')
+
+
+@needs_shared
+@pytest.mark.parametrize('folder', ['uncased_L-4_H-256_A-4', 'CoVBERT_L-12_H-768', 'chinese_L-12_H-768_A-12'])
+def test_every_variable_of_real_checkpoints_is_known(folder):
+    folder = SHARED / 'checkpoints' / folder
+    lines = [line.split(' ', 2) for line in (folder / 'variables.txt').read_text().splitlines() if line.strip()]
+    real = {name: tuple(json.loads(shape)) for name, _, shape in lines}
+    used = {name: shape for name, shape in google_shapes('bert', json.loads((folder / 'bert_config.json').read_text()))
+            .items() if not name.startswith('cls/')}
+    assert {name: real[name] for name in used if name in real} == used
+    unknown = [name for name in set(real) - set(used) if not any(re.fullmatch(p, name) for p in SKIPPED)]
+    assert unknown == []
+
+
+def test_cased_vocabularies_keep_case_and_accents(tmp_path):
+    words = [*WORDS[:-1], 'É']
+    folder = write_google(tmp_path, random_variables('bert', SIZES), SIZES, words)
+    data = snippets.tokenize(make_knobs('--model', folder), [snippets.Example('x', 1, 0, 'É', None, 0)])
+    assert data.ids.tolist() == [2, words.index('É'), 3]

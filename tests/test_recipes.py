@@ -1,0 +1,127 @@
+"""The recipes' numbers: schedules, layer-wise rates, optimizer steps, which knob wins."""
+
+import dataclasses
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from conftest import SIZES, google_shapes, make_knobs
+
+import config
+import CoLA
+import RTE
+import snippets
+from snippets import keras, tf
+
+
+@pytest.mark.parametrize('steps', [10, 137, 1000])
+def test_schedules(steps):
+    rising = int(0.1 * steps)
+    linear = snippets.WarmUpDecay(2e-5, steps, 0.1, 'linear')
+    multiplied = snippets.WarmUpDecay(1e-4, steps, 0.1, 'multiplied')
+    for t in range(steps + 1):
+        # transformers, get_linear_schedule_with_warmup
+        expected = 2e-5 * (t / rising if t < rising else (steps - t) / (steps - rising))
+        assert float(linear(t)) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+        # google-research/electra, model/optimization.py: polynomial decay, then times the warm-up
+        assert float(multiplied(t)) == pytest.approx(1e-4 * (1 - t / steps) * min(1, t / rising), rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize(('n_layers', 'decay'), [(12, 0.8), (24, 0.9)])
+def test_layer_wise_rates_are_electras(n_layers, decay):
+    # google-research/electra, model/optimization.py, _get_layer_lrs
+    key_to_depths = OrderedDict({'/embeddings/': 0, '/embeddings_project/': 0, 'task_specific/': n_layers + 2})
+    for layer in range(n_layers):
+        key_to_depths[f'encoder/layer_{layer}/'] = layer + 1
+    expected = {key: decay ** (n_layers + 2 - depth) for key, depth in key_to_depths.items()}
+    sizes = SIZES | {'num_hidden_layers': n_layers, 'embedding_size': 8}
+    names = [name for name in google_shapes('electra', sizes) if name.startswith('electra/')] + ['task_specific/kernel']
+    for name in names:
+        assert snippets.layer_scale(name, decay, names) == next(v for k, v in expected.items() if k in name)
+    assert snippets.layer_scale('electra/encoder/layer_11/x', decay, names) == pytest.approx(decay ** (n_layers - 10))
+    assert snippets.layer_scale('bert/pooler/dense/kernel', decay, names) == pytest.approx(decay)
+
+
+@pytest.mark.parametrize('bias_correction', [True, False])
+def test_twenty_steps_of_the_optimizer(bias_correction):
+    """Against Adam (Kingma and Ba 2015, algorithm 1) with decoupled decay and a global clip, in float64."""
+    random = np.random.default_rng(0)
+    values = [random.normal(size=shape) for shape in ((50, 4), (4, 3), (3,))]
+    variables = [tf.Variable(value, dtype=tf.float32) for value in values]
+    scales, decays, clip = [0.25, 0.5, 1.0], [0.01, 0.01, 0.0], 1.0
+    schedule = snippets.WarmUpDecay(0.1, 20, 0.1, 'linear')
+    optimizer = snippets.AdamW(schedule, scales, decays, bias_correction, 1e-6, clip)
+    m, v = ([np.zeros_like(value) for value in values] for _ in range(2))
+    for t in range(20):
+        rows = random.integers(0, 50, 8)                # rows that occur twice must be added up before the clip
+        slices, dense = random.normal(size=(8, 4)), [random.normal(size=(4, 3)), random.normal(size=3)]
+        optimizer.apply_gradients(zip([tf.IndexedSlices(tf.constant(slices, tf.float32), rows, (50, 4)),
+                                       *[tf.constant(g, tf.float32) for g in dense]], variables, strict=True))
+        table = np.zeros((50, 4))
+        np.add.at(table, rows, slices)
+        gradients = [table, *dense]
+        norm = np.sqrt(sum((g ** 2).sum() for g in gradients))
+        rate = 0.1 * min(t / 2, (20 - t) / 18)
+        for i, g in enumerate(gradients):
+            g = g * min(1, clip / norm)
+            m[i] = 0.9 * m[i] + 0.1 * g
+            v[i] = 0.999 * v[i] + 0.001 * g ** 2
+            m_hat, v_hat = (m[i] / (1 - 0.9 ** (t + 1)), v[i] / (1 - 0.999 ** (t + 1))) if bias_correction \
+                else (m[i], v[i])
+            values[i] = values[i] - rate * scales[i] * (m_hat / (np.sqrt(v_hat) + 1e-6) + decays[i] * values[i])
+    for variable, value in zip(variables, values, strict=True):
+        assert np.abs(variable.numpy() - value).max() < 2e-5 * np.abs(value).max()
+
+
+def test_published_numbers():
+    electra = make_knobs('--model', 'electra-base')
+    assert (electra.learning_rate, electra.layer_decay, electra.bias_correction, electra.epsilon, electra.weight_decay,
+            electra.clip_norm, electra.warmup, electra.schedule, electra.batch_size, electra.dropout) == (
+        1e-4, 0.8, False, 1e-6, 0.01, 1.0, 0.1, 'multiplied', 32, 0.1)
+    large = make_knobs('--model', 'electra-large')
+    assert (large.learning_rate, large.layer_decay) == (5e-5, 0.9)
+    bert = make_knobs('--model', 'bert-base-uncased')
+    assert (bert.learning_rate, bert.layer_decay, bert.bias_correction, bert.schedule) == (2e-5, 1.0, True, 'linear')
+    for script in ('CoLA', 'SST2', 'MRPC', 'QQP', 'MNLI', 'QNLI', 'WNLI', 'RTE', 'STSB'):
+        knobs = __import__(script).knobs.for_recipe('electra', {})
+        assert (knobs.epochs, knobs.swap_pairs) == (10 if script in ('RTE', 'STSB') else 3, True)
+
+
+def test_which_value_of_a_knob_wins():
+    assert CoLA.knobs.for_recipe('bert', {}).epochs == 10                       # the script's
+    assert CoLA.knobs.for_recipe('electra-large', {}).epochs == 3               # by the family
+    assert CoLA.knobs.for_recipe('bert', {'epochs': 2}).epochs == 2             # the command line's
+    assert CoLA.knobs.for_recipe('bert', {}).batch_size == config.Knobs.batch_size
+    assert RTE.knobs.for_recipe('bert', {'layer_decay': 0.9}).layer_decay == 0.9
+
+
+@pytest.mark.parametrize('option', ['--batch-size=0', '--maxlen=7', '--maxlen=513', '--epochs=x', '--epochs=0',
+                                    '--learning-rate=nan', '--dropout=1', '--schedule=cosine', '--no-such', '--ep=3'])
+def test_bad_options_end_with_status_2(option, capsys):
+    with pytest.raises(SystemExit) as end:
+        config.parse_args(CoLA.knobs, '', [option])
+    assert end.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()[-1]) < 200
+
+
+def test_unknown_option_names_the_close_one(capsys):
+    with pytest.raises(SystemExit):
+        config.parse_args(CoLA.knobs, '', ['--learning-rat', '1'])
+    assert 'did you mean --learning-rate?' in capsys.readouterr().err
+
+
+def test_every_knob_is_an_option(capsys):
+    with pytest.raises(SystemExit):
+        config.parse_args(CoLA.knobs, '', ['--help'])
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(config.Knobs):
+        assert f'--{field.name.replace("_", "-")}' in shown
+
+
+def test_electra_head_and_bert_head_differ_as_published(tiny_bert):
+    knobs = make_knobs('--model', tiny_bert, '--seed', 1)
+    layers = [snippets.classifier(knobs, 3) for _ in range(2)]
+    kernels = [layer(tf.ones((1, 64))) is not None and layer.kernel.numpy() for layer in layers]
+    np.testing.assert_array_equal(*kernels)             # by the seed alone
+    assert np.abs(kernels[0]).max() <= 0.04 + 1e-6      # truncated at two deviations of 0.02
+    assert isinstance(layers[0].bias_initializer, keras.initializers.Zeros)

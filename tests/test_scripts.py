@@ -1,0 +1,182 @@
+"""Every script as a user starts it, with a tiny model on the demo data; what a run leaves; what bad input gets."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from conftest import SIZES, random_variables, write_google
+from test_skeleton import SCRIPTS
+
+import CoLA
+import config
+import RTE
+import snippets
+
+FILES = {'SST2': ['SST-2.tsv'], 'STSB': ['STS-B.tsv'], 'MNLI': ['MNLI-m.tsv', 'MNLI-mm.tsv', 'AX.tsv']}
+
+
+def options(tmp_path, model, *more):
+    return ['--demo', f'--model={model}', '--limit=48', '--epochs=2', '--batch-size=16', f'--runs-dir={tmp_path}/runs',
+            f'--results-dir={tmp_path}/results', *more]
+
+
+def start(script, *args):
+    """What script.py with these arguments prints, run in this process, which has TensorFlow loaded already."""
+    sys.argv = [f'{script.__name__}.py', *map(str, args)]
+    snippets.launch(script.main, script.knobs, script.__doc__)
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_a_whole_run(name, tmp_path, tiny_bert):
+    done = subprocess.run([sys.executable, config.ROOT / f'{name}.py', *options(tmp_path, tiny_bert)], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, '')
+    assert 'mean nothing on the leaderboard' in done.stdout
+    assert 'seed 42' in done.stdout
+    assert done.stdout.count('\nepoch ') == 2
+
+    demo = config.ROOT / 'demo'
+    for file in FILES.get(name, [f'{name}.tsv']):
+        source = {'MNLI-m.tsv': 'MNLI/test_matched.tsv', 'MNLI-mm.tsv': 'MNLI/test_mismatched.tsv',
+                  'AX.tsv': 'diagnostic/diagnostic.tsv'}.get(file, f'{file[:-4]}/test.tsv')
+        text = (tmp_path / 'results' / file).read_bytes().decode()
+        rows = [line.split('\t') for line in text.removesuffix('\n').split('\n')]
+        assert rows[0] == ['index', 'prediction']
+        assert [row[0] for row in rows[1:]] == [str(i) for i in range(len((demo / source).read_text().splitlines()) - 1)]
+        answers = {row[1] for row in rows[1:]}
+        if name == 'STSB':
+            assert all(0 <= float(answer) <= 5 and len(answer) == 5 for answer in answers)
+        else:
+            assert answers <= set(__import__(name).knobs.labels)
+
+    folder = tmp_path / 'runs' / name / 'tiny-bert-seed42'
+    metrics = json.loads((folder / 'metrics.json').read_text())
+    assert metrics['finished']
+    assert len(metrics['epochs']) == 2 == len(list(csv.DictReader(open(folder / 'metrics.csv'))))
+    assert metrics['last'] == metrics['epochs'][1]
+    assert metrics['best'] in metrics['epochs']
+    settings = json.loads((folder / 'config.json').read_text())
+    assert settings['knobs']['seed'] == 42
+    assert settings['versions']['tensorflow']
+    assert (folder / 'curve.png').read_bytes()[:4] == b'\x89PNG'
+    mistakes = list(csv.DictReader(open(folder / 'dev_predictions.tsv'), delimiter='\t', quoting=csv.QUOTE_NONE))
+    losses = [float(row['loss']) for row in mistakes]
+    assert losses == sorted(losses, reverse=True)
+    assert not list(folder.glob('.*'))
+
+
+def test_the_best_weights_are_kept_and_can_be_started_from(tmp_path, tiny_bert, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = options(tmp_path, tiny_bert)
+    start(RTE, *args, '--learning-rate=1e-3')
+    folder = tmp_path / 'runs' / 'RTE' / 'tiny-bert-seed42'
+    rows = list(csv.DictReader(open(folder / 'dev_predictions.tsv'), delimiter='\t', quoting=csv.QUOTE_NONE))
+    best = json.loads((folder / 'metrics.json').read_text())['best']
+    assert best['accuracy'] == pytest.approx(np.mean([row['label'] == row['prediction'] for row in rows]))
+
+    # the weights give the scores that the report gives them
+    knobs = RTE.knobs.for_recipe('bert', config.parse_args(RTE.knobs, '', [*args, f'--init={folder}']))
+    data = snippets.tokenize(knobs, RTE.load_data(knobs, 'dev'))
+    model = RTE.build_model(knobs, 1)
+    snippets.load_run(knobs, model)
+    assert RTE.score(snippets.predict(knobs, model, data), data.examples)['accuracy'] == best['accuracy']
+    weights = safetensors.numpy.load_file(folder / 'model.safetensors')
+    np.testing.assert_array_equal(weights['classifier/kernel'], snippets.named_weights(model)['classifier/kernel'])
+
+    # a task with other labels gets the encoder and a new output layer; a run's folder is a model folder as well
+    start(CoLA, *args, f'--init={folder}', '--epochs=1')
+    assert 'with a new output layer' in capsys.readouterr().out
+    start(CoLA, *args, f'--model={folder}', '--epochs=1')
+    assert (tmp_path / 'runs' / 'CoLA' / 'tiny-bert-seed42-seed42').is_dir()
+
+    # a finished run is named, not run again, and not overwritten by another one
+    capsys.readouterr()
+    start(RTE, *args, '--learning-rate=1e-3', '--no-fresh')
+    assert 'This run is finished: dev accuracy' in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        start(RTE, *args, '--learning-rate=2e-3', '--no-fresh')
+    assert end.value.code == 2
+    assert 'learning_rate: 0.001 -> 0.002' in capsys.readouterr().err
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path, tiny_bert, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    losses = []
+    for seed in (1, 1, 2):
+        start(CoLA, *options(tmp_path, tiny_bert, f'--seed={seed}', '--no-predict'))
+        metrics = json.loads((tmp_path / 'runs' / 'CoLA' / f'tiny-bert-seed{seed}' / 'metrics.json').read_text())
+        losses.append([epoch['loss'] for epoch in metrics['epochs']])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    assert abs(losses[0][0] - losses[2][0]) > 1e-4
+
+
+def test_a_run_at_the_majority_class_says_so_and_still_has_a_best_epoch(tmp_path, tiny_bert, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for script, metric in ((CoLA, 'mcc'), (__import__('STSB'), 'pearson')):
+        start(script, *options(tmp_path, tiny_bert, '--learning-rate=1e-9', '--weight-decay=1'))
+        folder = tmp_path / 'runs' / script.__name__ / 'tiny-bert-seed42'
+        assert (folder / 'model.safetensors').is_file()
+        assert metric in json.loads((folder / 'metrics.json').read_text())['best']
+    logits = np.zeros((80, 2))
+    assert snippets.same_answer(logits)
+    assert snippets.same_answer(np.full((80, 1), 2.5))
+    assert not snippets.same_answer(np.eye(2))
+    monitor = snippets.Monitor.__new__(snippets.Monitor)
+    row = {'epoch': 1, 'loss': 1.0, 'mcc': 0.0, 'score': 0.0, 'same_answer': True}
+    monitor.epochs, monitor.best = [row], row
+    monitor.report()
+    assert 'every dev example the same answer, the majority class' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('spoil', 'args', 'message'), [
+    (lambda data: shutil.rmtree(data / 'CoLA'), (), 'CoLA/train.tsv: no such file'),
+    (lambda data: (data / 'CoLA/test.tsv').unlink(), (), 'CoLA/test.tsv: no such file'),
+    (lambda data: (data / 'CoLA/test.tsv').write_text('index\tsentence\n0\ta\n1\n'), (), 'test.tsv: 1 malformed of 2 rows'),
+    (lambda data: (data / 'CoLA/test.tsv').write_text('index\tsentence\nx\ta\n'), (), "line 2: index 'x' is not a number"),
+    (lambda data: shutil.copy(data / 'CoLA/test.tsv', data / 'CoLA/train.tsv'), (), r'(a test file?)'),
+    (lambda data: (data / 'CoLA/dev.tsv').write_bytes(b'x\t1\t\t\xe9\n'), (), 'dev.tsv, line 1: byte 0xe9 is not UTF-8'),
+    (lambda data: None, ('--labels=yes,no',), "label '1' is none of yes, no"),
+    (lambda data: None, ('--model=nowhere',), '--model nowhere: neither a folder'),
+    (lambda data: None, ('--init=nowhere',), 'nowhere: no vocab.txt'),
+])
+def test_bad_input_gets_one_message_and_leaves_nothing(tmp_path, tiny_bert, capsys, monkeypatch, spoil, args, message):
+    monkeypatch.chdir(tmp_path)
+    data = shutil.copytree(config.ROOT / 'demo', tmp_path / 'data', ignore=shutil.ignore_patterns('MNLI', 'Q*'))
+    spoil(data)
+    with pytest.raises(SystemExit) as end:
+        start(CoLA, *options(tmp_path, tiny_bert, f'--data-dir={data}', *args))
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ')
+    assert message in error
+    assert not (tmp_path / 'runs').exists()
+    assert not (tmp_path / 'results').exists()
+
+
+def test_an_interrupted_run_leaves_no_half_files(tmp_path, tiny_bert, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'results').mkdir()
+    (tmp_path / 'results' / 'CoLA.tsv').write_text('earlier\n')
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(snippets.Monitor, 'on_train_batch_end', interrupt)
+    with pytest.raises(SystemExit) as end:
+        start(CoLA, *options(tmp_path, tiny_bert))
+    assert end.value.code == 130
+    assert (tmp_path / 'results' / 'CoLA.tsv').read_text() == 'earlier\n'
+
+
+def test_settings_that_the_model_cannot_hold(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = SIZES | {'max_position_embeddings': 16}
+    model = write_google(tmp_path / 'short', random_variables('bert', sizes), sizes)
+    with pytest.raises(SystemExit) as end:
+        start(CoLA, *options(tmp_path, model, '--maxlen=32'))
+    assert end.value.code == 2
+    assert '--maxlen 32: the model has 16 positions' in capsys.readouterr().err

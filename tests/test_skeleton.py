@@ -1,0 +1,58 @@
+"""The nine scripts are one skeleton: `diff CoLA.py RTE.py` shows only what the tasks really have different."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+
+import config
+
+SCRIPTS = 'CoLA SST2 MRPC STSB QQP MNLI QNLI RTE WNLI'.split()
+SECTIONS = ['Knobs', 'Data', 'Model', 'Score and run']
+CLASSIFIERS = [name for name in SCRIPTS if name != 'STSB']
+
+
+def source(name):
+    return (config.ROOT / f'{name}.py').read_text()
+
+
+def function(name, which):
+    tree = ast.parse(source(name))
+    return next(ast.get_source_segment(source(name), node) for node in tree.body
+                if isinstance(node, ast.FunctionDef) and node.name == which)
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_sections_and_names(name):
+    text, tree = source(name), ast.parse(source(name))
+    assert re.findall(r'^# ---- (.*?) -+$', text, re.M) == SECTIONS
+    assert [node.name for node in tree.body if isinstance(node, ast.FunctionDef)] == [
+        'load_data', 'build_model', 'score', 'main']
+    docstring = ast.get_docstring(tree)
+    assert f'uv run {name}.py' in docstring
+    assert 'Expect' in docstring
+    assert text.endswith("\n\nif __name__ == '__main__':\n    snippets.launch(main, knobs, __doc__)\n")
+    assert len(text.splitlines()) <= 100
+    knobs = re.search(r'^knobs = Knobs\(\n    \'(\w+)\',\n(.*?)^\)$', text, re.M | re.S)
+    assert knobs[1] == name
+    assert all(re.search(r'#|labels=', line) for line in knobs[2].splitlines())     # a reason for each
+
+
+@pytest.mark.parametrize('name', CLASSIFIERS)
+def test_the_same_model_and_the_same_run(name):
+    assert function(name, 'build_model') == function('CoLA', 'build_model')
+    if name != 'MNLI':          # it predicts three files
+        assert re.sub(r"'[\w-]+\.tsv'", '', function(name, 'main')) == re.sub(r"'CoLA\.tsv'", '', function('CoLA', 'main'))
+
+
+def test_nothing_names_a_task_outside_the_scripts():
+    assert not re.search(r'\b(CoLA|SST|MRPC|STS|QQP|MNLI|QNLI|RTE|WNLI)\b', re.sub(
+        r'"""[\s\S]*?"""|#.*', '', source('snippets') + source('checkpoints')))
+
+
+def test_importing_does_nothing(tmp_path):
+    code = f'import sys; sys.path.insert(0, {str(config.ROOT)!r}); import {", ".join(SCRIPTS)}'
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr, list(tmp_path.iterdir())) == (0, '', '', [])
