@@ -1,6 +1,6 @@
-"""WNLI, the Winograd schemas as natural language inference: does the pronoun mean what sentence 2 says?
-Scored by accuracy. The dev sentences are those of the training set with the other answer: most models stay at the majority
-class, 56.34, or below.
+"""WNLI, the Winograd schemas as natural language inference: does a pronoun stand for what sentence 2 puts in its place?
+Scored by accuracy. The dev sentences are those of the training set with the other answer, so that most models stay at
+the majority class, 56.34, or fall below it.
 
     uv run WNLI.py --demo                           # a whole run on the small data set in demo/
     uv run WNLI.py                                  # BERT-base on the real one

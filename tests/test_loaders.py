@@ -56,7 +56,7 @@ def test_electra_recipe_swaps_the_pairs_of_the_training_set_only(tmp_path):
 
 @pytest.mark.parametrize(('split', 'columns'), [('train', 12), ('dev', 16), ('test_matched', 10)])
 def test_mnli_columns(tmp_path, split, columns):
-    names = 'index promptID pairID genre p1 p2 p3 p4 sentence1 sentence2'.split() + [
+    names = ['index', 'promptID', 'pairID', 'genre', 'p1', 'p2', 'p3', 'p4', 'sentence1', 'sentence2'] + [
         f'label{i}' for i in range(1, columns - 10)] + ['gold_label'] * (columns > 10)
     assert len(names) == columns
     row = [str(i) for i in range(columns - 1)] + ['neutral' if columns > 10 else '9']
@@ -76,7 +76,8 @@ def test_qnli_version_1_is_refused(tmp_path):
 @pytest.mark.parametrize(('script', 'text', 'message'), [
     (RTE, '', 'dev.tsv: the file is empty'),
     (RTE, RTE_HEADER, 'dev.tsv: the file has a header and no rows'),
-    (RTE, RTE_HEADER + '0\ta\tb\tentailment\n1\ta\tb\tmaybe\n', "1 malformed of 2 rows:\n  line 3: label 'maybe' is none"),
+    (RTE, RTE_HEADER + '0\ta\tb\tentailment\n1\ta\tb\tmaybe\n',
+     "1 malformed of 2 rows:\n  line 3: label 'maybe' is none"),
     (RTE, RTE_HEADER + '0\ta\tentailment\n', 'line 2: 3 columns instead of 4'),
     (RTE, RTE_HEADER + '0\ta\tb\tc\tentailment\n', 'line 2: 5 columns instead of 4'),
     (RTE, RTE_HEADER + '0\ta\tb\tentailment\n\n1\ta\tb\tentailment\n', 'line 3: 1 columns instead of 4'),

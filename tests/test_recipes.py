@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import SIZES, google_shapes, make_knobs
 
-import config
 import CoLA
+import config
 import RTE
 import snippets
 from snippets import keras, tf

@@ -20,6 +20,11 @@ import snippets
 FILES = {'SST2': ['SST-2.tsv'], 'STSB': ['STS-B.tsv'], 'MNLI': ['MNLI-m.tsv', 'MNLI-mm.tsv', 'AX.tsv']}
 
 
+def rows_of(path):
+    with open(path) as file:
+        return list(csv.DictReader(file, delimiter='\t' if path.suffix == '.tsv' else ',', quoting=csv.QUOTE_NONE))
+
+
 def options(tmp_path, model, *more):
     return ['--demo', f'--model={model}', '--limit=48', '--epochs=2', '--batch-size=16', f'--runs-dir={tmp_path}/runs',
             f'--results-dir={tmp_path}/results', *more]
@@ -47,7 +52,8 @@ def test_a_whole_run(name, tmp_path, tiny_bert):
         text = (tmp_path / 'results' / file).read_bytes().decode()
         rows = [line.split('\t') for line in text.removesuffix('\n').split('\n')]
         assert rows[0] == ['index', 'prediction']
-        assert [row[0] for row in rows[1:]] == [str(i) for i in range(len((demo / source).read_text().splitlines()) - 1)]
+        count = len((demo / source).read_text().splitlines()) - 1
+        assert [row[0] for row in rows[1:]] == [str(i) for i in range(count)]
         answers = {row[1] for row in rows[1:]}
         if name == 'STSB':
             assert all(0 <= float(answer) <= 5 and len(answer) == 5 for answer in answers)
@@ -57,15 +63,14 @@ def test_a_whole_run(name, tmp_path, tiny_bert):
     folder = tmp_path / 'runs' / name / 'tiny-bert-seed42'
     metrics = json.loads((folder / 'metrics.json').read_text())
     assert metrics['finished']
-    assert len(metrics['epochs']) == 2 == len(list(csv.DictReader(open(folder / 'metrics.csv'))))
+    assert len(metrics['epochs']) == 2 == len(rows_of(folder / 'metrics.csv'))
     assert metrics['last'] == metrics['epochs'][1]
     assert metrics['best'] in metrics['epochs']
     settings = json.loads((folder / 'config.json').read_text())
     assert settings['knobs']['seed'] == 42
     assert settings['versions']['tensorflow']
     assert (folder / 'curve.png').read_bytes()[:4] == b'\x89PNG'
-    mistakes = list(csv.DictReader(open(folder / 'dev_predictions.tsv'), delimiter='\t', quoting=csv.QUOTE_NONE))
-    losses = [float(row['loss']) for row in mistakes]
+    losses = [float(row['loss']) for row in rows_of(folder / 'dev_predictions.tsv')]
     assert losses == sorted(losses, reverse=True)
     assert not list(folder.glob('.*'))
 
@@ -75,7 +80,7 @@ def test_the_best_weights_are_kept_and_can_be_started_from(tmp_path, tiny_bert, 
     args = options(tmp_path, tiny_bert)
     start(RTE, *args, '--learning-rate=1e-3')
     folder = tmp_path / 'runs' / 'RTE' / 'tiny-bert-seed42'
-    rows = list(csv.DictReader(open(folder / 'dev_predictions.tsv'), delimiter='\t', quoting=csv.QUOTE_NONE))
+    rows = rows_of(folder / 'dev_predictions.tsv')
     best = json.loads((folder / 'metrics.json').read_text())['best']
     assert best['accuracy'] == pytest.approx(np.mean([row['label'] == row['prediction'] for row in rows]))
 
@@ -136,10 +141,13 @@ def test_a_run_at_the_majority_class_says_so_and_still_has_a_best_epoch(tmp_path
 @pytest.mark.parametrize(('spoil', 'args', 'message'), [
     (lambda data: shutil.rmtree(data / 'CoLA'), (), 'CoLA/train.tsv: no such file'),
     (lambda data: (data / 'CoLA/test.tsv').unlink(), (), 'CoLA/test.tsv: no such file'),
-    (lambda data: (data / 'CoLA/test.tsv').write_text('index\tsentence\n0\ta\n1\n'), (), 'test.tsv: 1 malformed of 2 rows'),
-    (lambda data: (data / 'CoLA/test.tsv').write_text('index\tsentence\nx\ta\n'), (), "line 2: index 'x' is not a number"),
+    (lambda data: (data / 'CoLA/test.tsv').write_text('index\tsentence\n0\ta\n1\n'), (),
+     'test.tsv: 1 malformed of 2 rows'),
+    (lambda data: (data / 'CoLA/test.tsv').write_text('index\tsentence\nx\ta\n'), (),
+     "line 2: index 'x' is not a number"),
     (lambda data: shutil.copy(data / 'CoLA/test.tsv', data / 'CoLA/train.tsv'), (), r'(a test file?)'),
-    (lambda data: (data / 'CoLA/dev.tsv').write_bytes(b'x\t1\t\t\xe9\n'), (), 'dev.tsv, line 1: byte 0xe9 is not UTF-8'),
+    (lambda data: (data / 'CoLA/dev.tsv').write_bytes(b'x\t1\t\t\xe9\n'), (),
+     'dev.tsv, line 1: byte 0xe9 is not UTF-8'),
     (lambda data: None, ('--labels=yes,no',), "label '1' is none of yes, no"),
     (lambda data: None, ('--model=nowhere',), '--model nowhere: neither a folder'),
     (lambda data: None, ('--init=nowhere',), 'nowhere: no vocab.txt'),

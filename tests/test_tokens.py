@@ -62,8 +62,8 @@ def test_every_epoch_holds_every_example_once_in_an_order_of_seed_and_epoch(tiny
 def test_vocabulary_that_does_not_fit(tmp_path):
     from conftest import SIZES, random_variables
     variables = random_variables('bert', SIZES)
-    for words, message in ((WORDS + ['more'], f'{len(WORDS) + 1} tokens, but the checkpoint has {len(WORDS)}'), (WORDS[1:], r'no line \[PAD\]'),
-                           (WORDS + ['a'], r"'a' stands in line 6 too")):
+    for words, message in ((WORDS + ['more'], f'{len(WORDS) + 1} tokens, but the checkpoint has {len(WORDS)}'),
+                           (WORDS[1:], r'no line \[PAD\]'), (WORDS + ['a'], r"'a' stands in line 6 too")):
         folder = write_google(tmp_path / str(len(message)), variables, SIZES, words)
         with pytest.raises(UserError, match=message):
             snippets.tokenize(make_knobs('--model', folder), examples([('a', None)]))

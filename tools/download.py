@@ -1,0 +1,367 @@
+"""Fetch GLUE and pre-trained models.
+
+    uv run -m tools.download CoLA RTE electra-small     # what you name, in any order
+    uv run -m tools.download all bert-base-uncased      # all: the ten folders of GLUE, the diagnostic set among them
+
+The scripts call it at first use. A folder appears whole and checked or not at all, and one that is there is left alone.
+A broken transfer goes on where it stopped. The addresses are in config.py.
+"""
+
+import argparse
+import contextlib
+import difflib
+import os
+import re
+import shutil
+import stat
+import sys
+import time
+import zipfile
+import zlib
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pooch
+import requests
+from tqdm import tqdm
+
+try:
+    import fcntl
+except ImportError:     # Windows
+    fcntl = None
+
+import config
+
+TIMEOUT = (10, 20)              # seconds: for a connection (to each address of a host), for the next bytes
+RETRIES, RETRY_WAIT = 3, 1.0    # a transfer that broke off is continued this often, after 1, 2 and 3 seconds
+CHUNK = 1 << 16                 # bytes; at most this much is lost when a transfer breaks off
+LARGEST = 20 * 10**9            # bytes an archive may unpack to; BERT-large has 1.3e9
+LARGEST_RATIO = 1000            # ... and as a multiple of its own size
+
+# (rows, columns) of the complete official files. The addresses have changed owners and contents before, and most of
+# the archives have no published hash: a file with other numbers is not the one the leaderboard means.
+GLUE = {
+    'CoLA': {'train.tsv': (8551, 4), 'dev.tsv': (1043, 4), 'test.tsv': (1063, 2)},
+    'SST-2': {'train.tsv': (67349, 2), 'dev.tsv': (872, 2), 'test.tsv': (1821, 2)},
+    'MRPC': {'msr_paraphrase_train.txt': (4076, 5), 'msr_paraphrase_test.txt': (1725, 5), 'dev_ids.tsv': (408, 2)},
+    'STS-B': {'train.tsv': (5749, 10), 'dev.tsv': (1500, 10), 'test.tsv': (1379, 9)},
+    'QQP': {'train.tsv': (363846, 6), 'dev.tsv': (40430, 6), 'test.tsv': (390965, 3)},
+    'MNLI': {'train.tsv': (392702, 12), 'dev_matched.tsv': (9815, 16), 'dev_mismatched.tsv': (9832, 16),
+             'test_matched.tsv': (9796, 10), 'test_mismatched.tsv': (9847, 10)},
+    'QNLI': {'train.tsv': (104743, 4), 'dev.tsv': (5463, 4), 'test.tsv': (5463, 3)},
+    'RTE': {'train.tsv': (2490, 4), 'dev.tsv': (277, 4), 'test.tsv': (3000, 3)},
+    'WNLI': {'train.tsv': (635, 4), 'dev.tsv': (71, 4), 'test.tsv': (146, 3)},
+    'diagnostic': {'diagnostic.tsv': (1104, 3)},
+}
+NO_HEADER = {('CoLA', 'train.tsv'), ('CoLA', 'dev.tsv'), ('MRPC', 'dev_ids.tsv')}
+MODEL_FILE = r'vocab\.txt|\w[\w.-]*\.index|\w[\w.-]*\.data-\d{5}-of-\d{5}|(\w[\w.-]*)?config[\w.-]*\.json'
+
+
+class Wrong(Exception):
+    """A file arrived, but it is not what it should be. The message says which and why."""
+
+
+# ---- Transfer --------------------------------------------------------------------------------------------------------
+
+
+def retrieve(url, sha256, path, part):
+    """Fetch url to `path` with pooch; what has arrived of it waits in `part`, also for the next run.
+
+    Raises Wrong for another sha256 than the given one ('': none is known), requests.RequestException for the network.
+    """
+    def downloader(url, output, _):
+        transfer(url, part)
+        part.replace(output)
+
+    pooch.get_logger().setLevel('WARNING')
+    try:
+        pooch.retrieve(url, sha256 or None, path.name, path.parent, downloader=downloader)
+    except requests.RequestException:
+        raise
+    except ValueError as error:     # pooch's word for another hash
+        raise Wrong(f'{url} is not the published file: its sha256 is not {sha256}') from error
+
+
+def transfer(url, part):
+    """Fetch url into the file `part`, going on from its end. Raises requests.RequestException."""
+    for attempt in range(1, RETRIES + 2):
+        # A request that gets no answer is not repeated: a closed network should say so soon.
+        with request(url, part) as response:
+            if response is None:
+                return
+            try:
+                receive(response, part)
+                return
+            except requests.RequestException:
+                if attempt > RETRIES:
+                    raise
+        print(f'{url} broke off; going on from {size(part):,} bytes', flush=True)
+        time.sleep(attempt * RETRY_WAIT)
+
+
+def request(url, part):
+    """The response that holds the rest of the file, or all of it; a null context where `part` has it all.
+
+    A server that does not answer for just this rest (416, or 206 with another range) loses `part`.
+    """
+    start = size(part)
+    headers = {'Accept-Encoding': 'identity'} | ({'Range': f'bytes={start}-'} if start else {})
+    response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+    content_range = response.headers.get('Content-Range', '')
+    refused = response.status_code == 416
+    if start and (refused or response.status_code == 206 and not content_range.startswith(f'bytes {start}-')):
+        response.close()
+        if refused and content_range == f'bytes */{start}':
+            return contextlib.nullcontext()
+        part.unlink()
+        return request(url, part)
+    response.raise_for_status()
+    return response
+
+
+def receive(response, part):
+    """Write the body of a response to `part`: to its end for 206, else from its beginning."""
+    start = size(part) if response.status_code == 206 else 0
+    length = response.headers.get('Content-Length')
+    total = start + int(length) if length else None
+    with part.open('ab' if start else 'wb') as file, \
+            tqdm(total=total, initial=start, desc=part.stem, unit='B', unit_scale=True, leave=False,
+                 disable=not sys.stderr.isatty()) as bar:
+        for chunk in response.iter_content(CHUNK):
+            file.write(chunk)
+            bar.update(len(chunk))
+    if total is not None and size(part) != total:
+        raise requests.ConnectionError(f'{size(part)} bytes arrived instead of {total}')
+
+
+def size(path):
+    return path.stat().st_size if path.is_file() else 0
+
+
+# ---- Archives and checks ---------------------------------------------------------------------------------------------
+
+
+def unpack(archive, folder, wanted):
+    """Unpack the members whose file name matches the pattern `wanted` into `folder`, without their own folder.
+
+    They lie at the archive's root or one folder down (not in original/). zipfile checks their CRC. Raises Wrong.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            chosen = {}
+            for member in file.infolist():
+                *folders, name = member.filename.replace('\\', '/').split('/')
+                if '..' in [*folders, name] or folders[:1] == [''] or ':' in member.filename \
+                        or stat.S_ISLNK(member.external_attr >> 16):
+                    raise Wrong(f'the member {member.filename!r} of {archive.name} points out of the archive')
+                if len(folders) <= 1 and folders != ['original'] and re.fullmatch(wanted, name, re.ASCII):
+                    if name in chosen:
+                        raise Wrong(f'{archive.name} holds two files {name}')
+                    chosen[name] = member
+            total = sum(member.file_size for member in file.infolist())
+            if total > min(LARGEST, LARGEST_RATIO * size(archive)):
+                raise Wrong(f'{archive.name}, {size(archive):,} bytes, would unpack to {total:,} bytes')
+            for name, member in chosen.items():
+                with file.open(member) as source, (folder / name).open('xb') as target:
+                    shutil.copyfileobj(source, target, CHUNK)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise Wrong(f'{archive.name} is no intact zip archive ({error}). Does a proxy or a login page answer instead '
+                    'of the server?') from error
+
+
+def check_data(task, folder):
+    """That the files of a GLUE folder have their official rows and columns; a line about them. Raises Wrong."""
+    for name, (rows, columns) in GLUE[task].items():
+        if not (folder / name).is_file():
+            raise Wrong(f'{name} is missing')
+        lines = (folder / name).read_bytes().rstrip(b'\r\n').split(b'\n')
+        for number, line in enumerate(lines, 1):
+            if line.count(b'\t') + 1 != columns:
+                raise Wrong(f'{name}, line {number}: {line.count(9) + 1} columns instead of {columns}')
+        found = len(lines) - ((task, name) not in NO_HEADER)
+        if found != rows:
+            raise Wrong(f'{name} has {found} rows instead of {rows}')
+    return 'rows as published: ' + ', '.join(f'{name} {rows}' for name, (rows, _) in GLUE[task].items())
+
+
+def check_model(model, folder):
+    """That a folder holds vocabulary, one checkpoint and configuration; a line about them. Raises Wrong."""
+    names = sorted(path.name for path in folder.iterdir())
+    if 'vocab.txt' not in names:
+        raise Wrong('vocab.txt is missing')
+    indexes = [name for name in names if name.endswith('.index')]
+    if len(indexes) != 1:
+        raise Wrong(f'{len(indexes)} checkpoints (*.index) instead of one')
+    stem = indexes[0].removesuffix('.index')
+    data = [name for name in names if name.startswith(f'{stem}.data-')]
+    count = int(data[0][-5:]) if data else 1
+    if data != [f'{stem}.data-{i:05}-of-{count:05}' for i in range(count)]:
+        raise Wrong(f'data files of {indexes[0]} are missing')
+    # ELECTRA's archives carry none: the sizes are read off the checkpoint.
+    if not config.MODELS[model].recipe.startswith('electra') and not any(name.endswith('.json') for name in names):
+        raise Wrong('the configuration (*config*.json) is missing')
+    return ', '.join(names)
+
+
+# ---- Folders ---------------------------------------------------------------------------------------------------------
+
+
+def sources(name):
+    """[(address, sha256 or '', file name or '' for a zip)] of a GLUE folder or a model."""
+    return config.DOWNLOADS[name] if name in config.DOWNLOADS else \
+        [(config.MODELS[name].url, config.MODELS[name].sha256, '')]
+
+
+def part_file(root, name, file):
+    """Where a file waits until all of it is there: datasets/CoLA.zip.part, datasets/MRPC.dev_ids.tsv.part."""
+    return root / f'{name}.{file or "zip"}.part'
+
+
+def install(name, root):
+    """Fetch, unpack and check root/name. Raises Wrong, requests.RequestException, OSError; then it is not there."""
+    target, work = root / name, root / f'.{name}.new'
+    root.mkdir(parents=True, exist_ok=True)
+    with alone_in(root):
+        if os.path.lexists(target):
+            print(f'{target} is there already and is left as it is.')
+            return
+        shutil.rmtree(work, ignore_errors=True)         # of a run that was killed
+        (work / 'files').mkdir(parents=True)
+        arrived = {}
+        try:
+            for url, sha256, file in sources(name):
+                print(f'{name}: fetching {url}', flush=True)
+                path = work / 'files' / file if file else work / f'{name}.zip'
+                part = part_file(root, name, file)
+                retrieve(url, sha256, path, part)
+                arrived[path] = part
+                if not file:
+                    wanted = '|'.join(map(re.escape, GLUE[name])) if name in GLUE else MODEL_FILE
+                    unpack(path, work / 'files', wanted)
+            found = check_data(name, work / 'files') if name in GLUE else check_model(name, work / 'files')
+            (work / 'files').rename(target)
+        except Wrong:
+            raise
+        except BaseException:       # the network, the disk, Ctrl-C: what has arrived whole is not fetched twice
+            for path, part in arrived.items():
+                path.replace(part)
+            raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    print(f'{target}: {found}')
+
+
+@contextlib.contextmanager
+def alone_in(root):
+    """Wait until no other download into this folder runs, as when several seeds start at once.
+
+    Where the system or the file system has no such locks nothing is waited for.
+    """
+    handle = os.open(root, os.O_RDONLY) if fcntl else None
+    try:
+        if fcntl:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f'waiting for another download into {root}', flush=True)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError:
+                pass
+        yield
+    finally:
+        if fcntl:
+            os.close(handle)
+
+
+# ---- Command line ----------------------------------------------------------------------------------------------------
+
+
+def find_names(parser, given):
+    """The GLUE folders and models that the arguments name, each once. Exits with status 2 on an unknown one."""
+    known = {folder.lower(): folder for folder in config.DOWNLOADS}
+    known |= {folder.replace('-', '').lower(): folder for folder in config.DOWNLOADS}     # as the scripts: SST2, STSB
+    known |= {'ax': 'diagnostic'} | {model.lower(): model for model in config.MODELS}
+    names, unknown = [], []
+    for name in given:
+        if name.lower() == 'all':
+            names += config.DOWNLOADS
+        elif name.lower() in known:
+            names.append(known[name.lower()])
+        else:
+            close = difflib.get_close_matches(name.lower(), [*known, 'all'], 1)
+            unknown.append(f'{name!r}' + (f' (did you mean {known.get(close[0], close[0])}?)' if close else ''))
+    if unknown:
+        parser.error(f'unknown: {", ".join(unknown)}. GLUE: all, {", ".join(config.DOWNLOADS)}. '
+                     f'Models: {", ".join(config.MODELS)}')
+    return list(dict.fromkeys(names))
+
+
+def reason(error):
+    """In a few words why a file could not be fetched."""
+    if isinstance(error, Wrong):
+        return str(error)
+    if isinstance(error, requests.HTTPError):
+        return f'the server answered {error.response.status_code} {error.response.reason}'
+    if isinstance(error, requests.Timeout):
+        return f'no answer within {TIMEOUT[0] if isinstance(error, requests.ConnectTimeout) else TIMEOUT[1]} seconds'
+    if isinstance(error, OSError) and error.filename:
+        return f'{error.filename}: {error.strerror}'
+    while error.__cause__ or error.__context__:     # under requests and urllib3 lies what the system said
+        error = error.__cause__ or error.__context__
+    return getattr(error, 'strerror', None) or str(error) or type(error).__name__
+
+
+def report(error, missing):
+    """Why it failed, and all that is needed to fetch the rest by hand. `missing`: {name: root}."""
+    where = f' ({urlsplit(error.request.url).hostname})' if getattr(error, 'request', None) is not None else ''
+    lines = [f'error: {next(iter(missing))} could not be fetched: {reason(error)}{where}.',
+             'To fetch by hand, for example on another computer:']
+    for name, root in missing.items():
+        files = ', '.join(GLUE[name]) if name in GLUE else 'vocab.txt, *.index, *.data-* and *config*.json'
+        folder = (root / name).resolve()
+        for url, _, file in sources(name):
+            lines += [f'  {url}', f'    -> {folder / file}' if file else f'    -> {folder}: {files} of this zip']
+    parts = [part for name, root in missing.items() for _, _, file in sources(name)
+             if size(part := part_file(root, name, file))]
+    lines += [f'{size(part):,} bytes wait in {part}: the same command goes on from there.' for part in parts]
+    lines.append('Neither needs a download: --demo, which brings a small data set, and --model minilm, whose weights '
+                 'were installed with the project.')
+    return '\n'.join(lines)
+
+
+def main(argv=None):
+    """The command line. Returns 0, 2 where something could not be fetched, 130 on Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog='python -m tools.download', description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f'GLUE: all, {", ".join(config.DOWNLOADS)}\nmodels: {", ".join(config.MODELS)}')
+    parser.add_argument('names', nargs='*', metavar='NAME', help='a GLUE folder, "all" of them, or a model (below)')
+    parser.add_argument('--data-dir', type=Path, default=config.Knobs.data_dir, help='for GLUE (%(default)s)')
+    parser.add_argument('--model-dir', type=Path, default=config.Knobs.model_dir, help='for models (%(default)s)')
+    args = parser.parse_intermixed_args(argv)
+    if not args.names:
+        parser.error('name what to fetch, for example CoLA, electra-small or all')
+    missing = {}
+    for name in find_names(parser, args.names):
+        if name in config.DOWNLOADS:
+            missing[name] = args.data_dir
+        elif config.MODELS[name].url:
+            missing[name] = args.model_dir
+        else:
+            print(f'{name} needs no download: its weights were installed with the project '
+                  f'(package {config.MODELS[name].package}).')
+    try:
+        for name, root in list(missing.items()):
+            install(name, root)
+            del missing[name]
+    except KeyboardInterrupt:
+        print('interrupted; the same command goes on from here', file=sys.stderr)
+        return 130
+    except (Wrong, OSError) as error:       # requests' errors are OSErrors
+        print(report(error, missing), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
