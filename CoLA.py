@@ -19,7 +19,7 @@ knobs = Knobs(
     'CoLA',
     labels=('0', '1'),                                  # unacceptable, acceptable
     maxlen=64,                                          # the longest sentence has 47 tokens
-    epochs={'bert': 10, 'electra': 3, 'minilm': 5},     # small task: Mosbach et al. 2021; ELECTRA, appendix B; README
+    epochs={'bert': 10, 'electra': 3, 'minilm': 3},     # small task: Mosbach et al. 2021; ELECTRA, appendix B; README
 )
 
 # ---- Data -----------------------------------------------------------------------------------------------------------

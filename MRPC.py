@@ -19,7 +19,7 @@ knobs = Knobs(
     'MRPC',
     labels=('0', '1'),                                  # different, paraphrase
     maxlen=128,                                         # no pair is longer
-    epochs={'bert': 10, 'electra': 3, 'minilm': 4},     # small task: Mosbach et al. 2021; ELECTRA, appendix B; README
+    epochs={'bert': 10, 'electra': 3, 'minilm': 3},     # small task: Mosbach et al. 2021; ELECTRA, appendix B; README
 )
 
 # ---- Data -----------------------------------------------------------------------------------------------------------

@@ -295,7 +295,7 @@ def load_variables(checkpoint, variables):
             raise UserError(f'{checkpoint.path}: variable {name} holds values that are not finite.')
         variables[name].assign(value.astype(np.float32))
     why = '; '.join(f'{len(names)} skipped: {reason}' for reason, names in sorted(skipped.items()))
-    print(f'{checkpoint.folder.name}: {len(variables)} variables read' + (f'; {why}' if why else ''))
+    print(f'{checkpoint.path}: {len(variables)} variables read' + (f'; {why}' if why else ''))
 
 
 @functools.cache

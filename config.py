@@ -139,7 +139,7 @@ class Knobs:
 
 # What --demo sets, unless the command line says otherwise.
 DEMO = {'model': 'minilm', 'data_dir': str(ROOT / 'demo'), 'runs_dir': 'runs/demo', 'results_dir': 'results/demo',
-        'fresh': True}
+        'epochs': 5, 'fresh': True}
 
 
 def parse_args(knobs, description, argv=None):

@@ -636,6 +636,11 @@ def launch(main, knobs, description):
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:        # a read-only folder, a file where a folder should be, a full disk
+        if not error.filename:
+            raise
+        print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         raise SystemExit(130) from None

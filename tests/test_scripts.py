@@ -180,6 +180,15 @@ def test_an_interrupted_run_leaves_no_half_files(tmp_path, tiny_bert, monkeypatc
     assert (tmp_path / 'results' / 'CoLA.tsv').read_text() == 'earlier\n'
 
 
+def test_a_file_where_a_folder_should_be(tmp_path, tiny_bert, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'runs').write_text('a file')
+    with pytest.raises(SystemExit) as end:
+        start(CoLA, *options(tmp_path, tiny_bert))
+    assert end.value.code == 2
+    assert 'runs' in capsys.readouterr().err
+
+
 def test_settings_that_the_model_cannot_hold(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sizes = SIZES | {'max_position_embeddings': 16}
