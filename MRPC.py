@@ -17,7 +17,7 @@ from snippets import keras
 
 knobs = Knobs(
     'MRPC',
-    labels=('0', '1'),                                  # different, paraphrase
+    labels=('0', '1'),                                  # different, paraphrase; F1 counts the second
     maxlen=128,                                         # no pair is longer
     epochs={'bert': 10, 'electra': 3, 'minilm': 3},     # small task: Mosbach et al. 2021; ELECTRA, appendix B; README
 )
@@ -38,6 +38,8 @@ def load_data(knobs, split):
         def keep(row):
             return (f'{row["#1 ID"]}\t{row["#2 ID"]}' in dev_ids) == (split == 'dev')
     examples = snippets.load_tsv(knobs, split, path, label='Quality', labels=knobs.labels, keep=keep, **columns)
+    if keep and split == 'dev' and len(examples) != len(dev_ids):
+        raise snippets.UserError(f'{path}: it has {len(examples)} of the {len(dev_ids)} pairs of dev_ids.tsv.')
     return examples + snippets.swap_pairs(examples) if split == 'train' and knobs.swap_pairs else examples
 
 

@@ -18,7 +18,7 @@ from snippets import keras
 
 knobs = Knobs(
     'QQP',
-    labels=('0', '1'),                                  # different, duplicate
+    labels=('0', '1'),                                  # different, duplicate; F1 counts the second
     maxlen=128,                                         # 0.1 % of the pairs are longer
     epochs=3,                                           # BERT, appendix A.3; ELECTRA, appendix B
 )

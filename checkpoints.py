@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import re
 import subprocess
@@ -21,7 +22,13 @@ import config
 
 @contextlib.contextmanager
 def quiet():
-    """Keep what C++ libraries print on standard error while they start off the screen, unless they fail."""
+    """Keep what C++ libraries print on standard error while they start off the screen, unless they fail.
+
+    TF_CPP_MIN_LOG_LEVEL=0 shows it.
+    """
+    if os.environ['TF_CPP_MIN_LOG_LEVEL'] == '0':
+        yield
+        return
     sys.stderr.flush()
     with tempfile.TemporaryFile() as log:
         screen = os.dup(2)
@@ -42,7 +49,10 @@ with quiet():
 
 import numpy as np
 import safetensors
-from tokenizers import BertWordPieceTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 
 class UserError(Exception):
@@ -84,6 +94,17 @@ def write_file(path, content):
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Write `content` as strict JSON: a number that is not defined (nan) becomes null."""
+    def strict(value):
+        if isinstance(value, dict):
+            return {key: strict(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [strict(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+    write_file(path, json.dumps(strict(content), indent=2, allow_nan=False) + '\n')
 
 
 def download(what, *options):
@@ -139,17 +160,26 @@ class Checkpoint:
 
     @property
     def recipe(self):
-        """The name in config.RECIPES that fits a model of this family and size."""
+        """The name in config.RECIPES: of a run of ours the one it had, else the one for this family and size."""
+        if self.own_recipe in config.RECIPES:
+            return self.own_recipe
         if self.family == 'electra':
             return 'electra-large' if self.config['hidden_size'] >= 1024 else 'electra'
-        return 'minilm' if self.pooling == 'mean' and self.config['hidden_size'] <= 384 else 'bert'
+        if self.pooling == 'mean' and self.config['hidden_size'] <= 384:
+            return 'minilm'
+        return 'bert-small' if self.config['hidden_size'] < 768 else 'bert'
 
     def _open_safetensors(self):
         try:
             with safetensors.safe_open(self.path, 'np') as file:
-                shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+                slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+                shapes = {key: tuple(one.get_shape()) for key, one in slices.items()}
+                kinds = {one.get_dtype() for one in slices.values()}
         except Exception as error:
             raise damaged(self.path, error) from error
+        if not kinds <= {'F16', 'F32', 'F64', 'I64'}:
+            raise UserError(f'{self.path}: numbers of type {", ".join(sorted(kinds))} are not read here. Save the '
+                            'model as float32.')
         family = 'electra' if any(key.startswith('electra.') for key in shapes) else 'bert'
         self.keys = {google_name(key, family): key for key in shapes}
         self.shapes = {name: shapes[key][::-1] if self._transposed(name) else shapes[key]
@@ -200,6 +230,7 @@ class Checkpoint:
                 'gelu': 'tanh' if self.layout == 'Google' and self.family == 'bert' else 'erf'}.get(activation)
         if form is None and activation != 'relu':
             raise UserError(f'{path}: hidden_act {activation!r} is not known here (gelu, gelu_new or relu).')
+        self.knobs, self.own_recipe = settings.get('knobs', {}), settings.get('recipe')     # where it is a run of ours
         known = {'embedding_size': settings['hidden_size'], 'hidden_dropout_prob': 0.1,
                  'attention_probs_dropout_prob': 0.1, 'layer_norm_eps': 1e-12, 'pooling': None}
         return {key: settings[key] for key in sizes} | {key: settings.get(key, value) for key, value in known.items()} \
@@ -286,6 +317,8 @@ def load_variables(checkpoint, variables):
     skipped = {}
     for name in set(checkpoint.shapes) - set(variables):
         reason = next((why for pattern, why in SKIPPED.items() if re.fullmatch(pattern, name)), None)
+        if checkpoint.knobs and not name.startswith(('bert/', 'electra/')):
+            reason = 'head of another task'
         if reason is None:
             raise UserError(f'{checkpoint.path}: variable {name} belongs to nothing that is known here; '
                             'the checkpoint is of another model.')
@@ -315,6 +348,7 @@ def load_tokenizer(checkpoint):
         raise UserError(f'{path}: {len(vocabulary)} tokens, but the checkpoint has {rows} word embeddings '
                         '(and [PAD] must be the first token). Use the vocabulary the model was trained with.')
     lowercase = not any(token != token.lower() for token in vocabulary if not re.fullmatch(r'\[.*]|<.*>', token))
-    tokenizer = BertWordPieceTokenizer(vocabulary, lowercase=lowercase, handle_chinese_chars=True,
-                                       clean_text=True, strip_accents=lowercase)
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token='[UNK]'))     # no special tokens: '[SEP]' in a text is text
+    tokenizer.normalizer = BertNormalizer(lowercase=lowercase, strip_accents=lowercase)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
     return tokenizer, vocabulary['[CLS]'], vocabulary['[SEP]']

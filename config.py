@@ -36,6 +36,8 @@ RECIPES = {
 }
 # ELECTRA-large: lower and flatter (same source).
 RECIPES['electra-large'] = RECIPES['electra'] | {'learning_rate': 5e-5, 'layer_decay': 0.9}
+# The small BERTs: of the learning rates that their authors try (google-research/bert, README: 3e-4 to 3e-5).
+RECIPES['bert-small'] = RECIPES['bert'] | {'learning_rate': 1e-4}
 # all-MiniLM-L6-v2 is small and was last trained on sentence vectors: it wants larger steps than BERT (README, Results).
 RECIPES['minilm'] = RECIPES['bert'] | {'learning_rate': 1e-4}
 
@@ -54,10 +56,10 @@ class Model:
 BERT_URL = 'https://storage.googleapis.com/bert_models'
 ELECTRA_URL = 'https://storage.googleapis.com/electra-data'
 MODELS = {
-    'bert-tiny': Model('bert', f'{BERT_URL}/2020_02_20/uncased_L-2_H-128_A-2.zip'),
-    'bert-mini': Model('bert', f'{BERT_URL}/2020_02_20/uncased_L-4_H-256_A-4.zip'),
-    'bert-small': Model('bert', f'{BERT_URL}/2020_02_20/uncased_L-4_H-512_A-8.zip'),
-    'bert-medium': Model('bert', f'{BERT_URL}/2020_02_20/uncased_L-8_H-512_A-8.zip'),
+    'bert-tiny': Model('bert-small', f'{BERT_URL}/2020_02_20/uncased_L-2_H-128_A-2.zip'),
+    'bert-mini': Model('bert-small', f'{BERT_URL}/2020_02_20/uncased_L-4_H-256_A-4.zip'),
+    'bert-small': Model('bert-small', f'{BERT_URL}/2020_02_20/uncased_L-4_H-512_A-8.zip'),
+    'bert-medium': Model('bert-small', f'{BERT_URL}/2020_02_20/uncased_L-8_H-512_A-8.zip'),
     'bert-base-uncased': Model('bert', f'{BERT_URL}/2018_10_18/uncased_L-12_H-768_A-12.zip'),
     'bert-large-uncased': Model('bert', f'{BERT_URL}/2018_10_18/uncased_L-24_H-1024_A-16.zip'),
     'electra-small': Model('electra', f'{ELECTRA_URL}/electra_small.zip'),
@@ -85,7 +87,7 @@ class Knobs:
 
     # What and where
     model: str = knob('bert-base-uncased', f'a folder with a checkpoint, or one of: {", ".join(MODELS)}')
-    init: str = knob('', 'start from the weights of this finished run: a folder in runs/')
+    init: str = knob('', 'start from the weights of this run: a folder in runs/')
     demo: bool = knob(False, 'train minilm on the small data set in demo/: no download, about a minute, no real score')
     data_dir: str = knob('datasets', 'GLUE in its official layout: CoLA/train.tsv, ...')
     model_dir: str = knob('pretrained', 'downloaded models')
@@ -119,7 +121,7 @@ class Knobs:
                         choices=('auto', 'cls', 'pooler', 'mean'))
 
     def __post_init__(self, task):
-        self.task = task
+        self.task, self.recipe = task, None
 
     def for_recipe(self, recipe, given):
         """These knobs with every value settled: `given` (the command line), else the script's, else the recipe's.
@@ -134,7 +136,9 @@ class Knobs:
             if isinstance(value, dict):
                 value = value.get(recipe, value.get(family, field.default))
             values[field.name] = RECIPES[recipe][field.name] if value is None else value
-        return Knobs(self.task, **values)
+        knobs = Knobs(self.task, **values)
+        knobs.recipe = recipe
+        return knobs
 
 
 # What --demo sets, unless the command line says otherwise.
@@ -147,6 +151,8 @@ def parse_args(knobs, description, argv=None):
     parser = argparse.ArgumentParser(prog=f'{knobs.task}.py', description=description, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in dataclasses.fields(knobs):
+        if field.type is tuple and not getattr(knobs, field.name):
+            continue            # a regression has no labels
         default, meta = getattr(knobs, field.name), field.metadata
         names = dict.fromkeys([f'--{field.name.replace("_", "-")}', f'--{field.name}'])
         shown = ', '.join(map(str, default)) if isinstance(default, tuple) else \
@@ -157,7 +163,7 @@ def parse_args(knobs, description, argv=None):
         if field.type is bool:
             parser.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
         elif field.type is tuple:
-            parser.add_argument(*names, type=lambda text: tuple(text.split(',')), metavar='A,B,...', **options)
+            parser.add_argument(*names, type=names_of, metavar='A,B,...', **options)
         else:
             parser.add_argument(*names, type=within(field.type, meta['low'], meta['high']), choices=meta['choices'],
                                 metavar=None if meta['choices'] else field.name.upper(), **options)
@@ -167,6 +173,14 @@ def parse_args(knobs, description, argv=None):
         close = difflib.get_close_matches(unknown[0].split('=')[0], known, 1)
         parser.error(f'unknown option {unknown[0]}' + (f'; did you mean {close[0]}?' if close else ''))
     return (DEMO if getattr(given, 'demo', False) else {}) | vars(given)
+
+
+def names_of(text):
+    """A type for argparse: two or more different names, separated by commas."""
+    names = tuple(text.split(','))
+    if len(names) < 2 or len(set(names)) < len(names) or not all(names):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a list of different names')
+    return names
 
 
 def within(kind, low, high):

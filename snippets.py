@@ -30,6 +30,7 @@ from checkpoints import (
     read_json,
     read_lines,
     write_file,
+    write_json,
 )
 
 with quiet():
@@ -39,6 +40,8 @@ with quiet():
     from bert4keras.backend import gelu_erf, gelu_tanh, keras
     from bert4keras.models import build_transformer_model
     GPUS = tf.config.list_physical_devices('GPU')
+    for gpu in GPUS:
+        tf.config.experimental.set_memory_growth(gpu, True)     # two runs fit on one
 
 import safetensors.numpy
 from tqdm import tqdm
@@ -65,11 +68,12 @@ def data_file(knobs, *names):
     The default data folder is filled by the downloader at first use; a folder somebody named is left as it is.
     """
     root, folder = Path(knobs.data_dir), Path(names[0]).parent.name
-    if not (root / folder).is_dir() and knobs.data_dir == config.Knobs.data_dir:
+    found = [root / name for name in names if (root / name).is_file()]
+    if not found and not (root / folder).is_dir() and knobs.data_dir == config.Knobs.data_dir:
         download(folder, f'--data-dir={root.resolve()}')
-    for name in names:
-        if (root / name).is_file():
-            return root / name
+        found = [root / name for name in names if (root / name).is_file()]
+    if found:
+        return found[0]
     raise UserError(f'{root / names[0]}: no such file. Put GLUE into {root} (uv run -m tools.download {folder} '
                     f'--data-dir {root}), name its folder with --data-dir, or try --demo, which needs no data.')
 
@@ -112,6 +116,8 @@ def load_tsv(knobs, split, path, text_a, text_b=None, label=None, index=None, la
         except ValueError as error:
             bad.append((number, error))
             continue
+        except KeyError as error:
+            raise UserError(f'{path}, line 1: no column {error} in the header: {", ".join(names)}.') from error
         examples.append(example)
 
     if bad and not (split == 'train' and knobs.skip_bad_rows and examples):
@@ -120,6 +126,8 @@ def load_tsv(knobs, split, path, text_a, text_b=None, label=None, index=None, la
         advice = 'Mend the file, or drop these rows with --skip-bad-rows.' if split == 'train' else \
             'Mend the file: rows of dev and test files are never dropped.'
         raise UserError(f'{path}: {len(bad)} malformed of {len(lines) - first} rows:{shown}{more}\n{advice}')
+    if not examples:
+        raise UserError(f'{path}: none of its {len(lines) - first} rows belongs to the {split} set.')
     if bad:
         print(f'{path}: dropped {len(bad)} malformed rows, the first in line {bad[0][0]}: {bad[0][1]}')
     return examples[:knobs.limit or None] if split == 'train' else examples
@@ -213,7 +221,8 @@ class Tokens:
         order = np.argsort(-self.lengths, kind='stable')
 
         def stream():
-            for i in range(0, len(order), batch_size):
+            for i in tqdm(range(0, len(order), batch_size), 'predict', leave=False, unit='step',
+                          disable=not sys.stderr.isatty()):
                 yield (self.batch(order[i:i + batch_size]),)
 
         pair = (tf.TensorSpec((None, None), tf.int32),) * 2
@@ -227,26 +236,33 @@ def tokenize(knobs, examples):
     from the second (BERT, run_classifier.py, _truncate_seq_pair).
     """
     tokenizer, cls, sep = load_tokenizer(open_model(knobs.model, knobs.model_dir))
-
-    def encode(texts):
-        ids = [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
-        return ids, np.array([len(one) for one in ids], np.int64)
-
-    ids_a, len_a = encode([example.text_a for example in examples])
-    if examples[0].text_b is None:
-        len_a = np.minimum(len_a, knobs.maxlen - 2)
-        ids = itertools.chain.from_iterable((cls, *a[:n], sep) for a, n in zip(ids_a, len_a, strict=True))
-        lengths = len_a + 2
-    else:
-        ids_b, len_b = encode([example.text_b for example in examples])
+    texts_a, len_a = encode(tokenizer, [example.text_a for example in examples])
+    pairs = examples[0].text_b is not None
+    if pairs:
+        texts_b, len_b = encode(tokenizer, [example.text_b for example in examples])
         room = knobs.maxlen - 3
         cut_a = np.minimum(len_a, np.maximum(room - len_b, -(-room // 2)))
         len_b = np.minimum(len_b, room - cut_a)
         len_a = cut_a
-        ids = itertools.chain.from_iterable((cls, *a[:n], sep, *b[:m], sep)
-                                            for a, n, b, m in zip(ids_a, len_a, ids_b, len_b, strict=True))
-        lengths = len_a + len_b + 3
-    return Tokens(examples, np.fromiter(ids, np.int32, lengths.sum()), lengths, len_a + 2)
+    else:
+        len_a = np.minimum(len_a, knobs.maxlen - 2)
+    lengths = len_a + len_b + 3 if pairs else len_a + 2
+    ids = np.full(lengths.sum(), sep, np.int32)
+    for i, start in enumerate(np.cumsum(lengths) - lengths):
+        ids[start] = cls
+        ids[start + 1:start + 1 + len_a[i]] = texts_a[i][:len_a[i]]
+        if pairs:
+            ids[start + len_a[i] + 2:start + lengths[i] - 1] = texts_b[i][:len_b[i]]
+    return Tokens(examples, ids, lengths, len_a + 2)
+
+
+def encode(tokenizer, texts, chunk=10000):
+    """The token ids of every text as an int32 array, and how many there are; in chunks, as encodings are large."""
+    ids = []
+    for start in range(0, len(texts), chunk):
+        ids += [np.array(encoding.ids, np.int32) for encoding in
+                tokenizer.encode_batch_fast(texts[start:start + chunk], add_special_tokens=False)]
+    return ids, np.array([len(one) for one in ids])
 
 
 # ---- The encoder -----------------------------------------------------------------------------------------------------
@@ -310,11 +326,13 @@ def build_encoder(knobs):
 
 
 def named_weights(model):
-    """{name: variable} of all that is trained: Google's names for the encoder, layer/variable for what is on top."""
+    """{name: variable} of the whole model: Google's names for the encoder, layer/variable for what is on top."""
     weights = {}
     for layer in model.layers:
-        own = [f'{layer.name}/{re.sub(":0$", "", v.name).split("/")[-1]}' for v in layer.trainable_weights]
-        weights.update(zip(getattr(layer, 'checkpoint_names', own), layer.trainable_weights, strict=True))
+        own = [f'{layer.name}/{variable.name.removesuffix(":0").removeprefix(layer.name + "/")}'
+               for variable in layer.weights]
+        weights.update(zip(getattr(layer, 'checkpoint_names', own), layer.weights, strict=True))
+    assert len(weights) == len(model.weights), 'two variables of one name'
     return weights
 
 
@@ -341,8 +359,10 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.peak, self.steps, self.warmup, self.schedule = peak, steps, warmup, schedule
 
     def __call__(self, step):
-        t, total, rising = tf.cast(step, tf.float32), float(self.steps), float(int(self.steps * self.warmup))
-        rise = tf.minimum(1.0, t / max(rising, 1.0)) if rising else 1.0
+        t, total, rising = tf.cast(step, tf.float32), float(self.steps), self.steps * self.warmup
+        if self.schedule == 'linear':
+            rising = float(int(rising))
+        rise = tf.minimum(1.0, t / rising) if rising else 1.0
         left = tf.maximum(0.0, total - t)
         if self.schedule == 'multiplied':
             return self.peak * rise * left / total
@@ -356,19 +376,20 @@ class AdamW(keras.optimizers.Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019) and a learning rate for every variable.
 
     bias_correction False: Google's AdamWeightDecayOptimizer, which BERT and ELECTRA were published with.
-    scales, decays: for each variable, in the model's order, the factor on the learning rate and the weight decay.
+    rates: {variable.ref(): (factor on the learning rate, weight decay)}.
     """
 
-    def __init__(self, learning_rate, scales, decays, bias_correction, epsilon, clip_norm):
-        super().__init__(name='AdamW', global_clipnorm=clip_norm or None)
+    def __init__(self, learning_rate, rates, bias_correction, epsilon, clip_norm):
+        super().__init__(name='AdamW', global_clipnorm=clip_norm or None, jit_compile=False)     # one kernel as it is
         self._learning_rate = self._build_learning_rate(learning_rate)
-        self.scales, self.decays, self.bias_correction, self.epsilon = scales, decays, bias_correction, epsilon
+        self.rates, self.bias_correction, self.epsilon = rates, bias_correction, epsilon
 
     def build(self, var_list):
         super().build(var_list)
         if not getattr(self, '_built', False):
             self.means = [self.add_variable_from_reference(variable, 'm') for variable in var_list]
             self.squares = [self.add_variable_from_reference(variable, 'v') for variable in var_list]
+            self.scales, self.decays = zip(*(self.rates[variable.ref()] for variable in var_list), strict=True)
             self._built = True
 
     def apply_gradients(self, grads_and_vars, *args, **kwargs):
@@ -395,12 +416,13 @@ class AdamW(keras.optimizers.Optimizer):
 
 def build_optimizer(knobs, model, examples):
     """The recipe's optimizer for `model`, trained for `epochs` passes over this number of examples."""
-    names = list(named_weights(model))
-    scales = [layer_scale(name, knobs.layer_decay, names) for name in names]
-    decays = [0.0 if re.search(r'(bias|beta|gamma)$', name) else knobs.weight_decay for name in names]
+    weights = named_weights(model)
+    rates = {variable.ref(): (layer_scale(name, knobs.layer_decay, weights),
+                              0.0 if re.search(r'(bias|beta|gamma)$', name) else knobs.weight_decay)
+             for name, variable in weights.items()}
     schedule = WarmUpDecay(knobs.learning_rate, knobs.epochs * steps_per_epoch(knobs, examples), knobs.warmup,
                            knobs.schedule)
-    return AdamW(schedule, scales, decays, knobs.bias_correction, knobs.epsilon, knobs.clip_norm)
+    return AdamW(schedule, rates, knobs.bias_correction, knobs.epsilon, knobs.clip_norm)
 
 
 def layer_scale(name, decay, names):
@@ -409,10 +431,11 @@ def layer_scale(name, decay, names):
     One more than it was meant to be, as in google-research/electra (_get_layer_lrs), whose published scores include it.
     BERT's pooler lies between its last layer and the new ones.
     """
-    layers = 1 + max(int(i) for i in re.findall(r'/layer_(\d+)/', ' '.join(names)))
-    inside = re.search(r'/layer_(\d+)/', name)
-    depth = int(inside[1]) + 1 if inside else 0 if '/embeddings' in name else \
-        layers + 1 if '/pooler/' in name else layers + 2
+    encoder_layer = r'(?:bert|electra)/encoder/layer_(\d+)/'
+    layers = 1 + max(int(found[1]) for found in (re.match(encoder_layer, one) for one in names) if found)
+    inside = re.match(encoder_layer, name)
+    depth = int(inside[1]) + 1 if inside else 0 if re.match('(bert|electra)/embeddings', name) else \
+        layers + 1 if name.startswith('bert/pooler/') else layers + 2
     return decay ** (layers + 2 - depth)
 
 
@@ -440,11 +463,16 @@ def train(knobs, model, train_data, dev_data, score):
     """
     if knobs.init:
         load_run(knobs, model)
-    folder = run_folder(knobs)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'metrics.json').unlink(missing_ok=True)
-    write_file(folder / 'config.json', json.dumps(run_config(knobs), indent=2) + '\n')
-    write_file(folder / 'vocab.txt', (open_model(knobs.model, knobs.model_dir).folder / 'vocab.txt').read_bytes())
+    folder, vocabulary = run_folder(knobs), (open_model(knobs.model, knobs.model_dir).folder / 'vocab.txt').read_bytes()
+    for path in (folder, Path(knobs.results_dir)):      # a folder that cannot be written is found before the training
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise UserError(f'{path}: no files can be written into this folder.')
+    for pattern in ('metrics.*', 'curve.png', 'model.safetensors', '*.tsv'):    # of an earlier run
+        for path in folder.glob(pattern):
+            path.unlink()
+    write_json(folder / 'config.json', run_config(knobs))
+    write_file(folder / 'vocab.txt', vocabulary)
     monitor = Monitor(knobs, dev_data, score, steps_per_epoch(knobs, len(train_data)), len(train_data))
     model.fit(train_data.training_batches(knobs), steps_per_epoch=monitor.steps, epochs=knobs.epochs, verbose=0,
               callbacks=[monitor])
@@ -473,19 +501,23 @@ class Monitor(keras.callbacks.Callback):
         self.bar.close()
         trained = time.time()
         logits = predict(self.knobs, self.model, self.dev_data)
+        if not np.isfinite(logits).all():
+            raise UserError(f'epoch {epoch + 1}: the outputs on dev are not finite, the training has diverged. Lower '
+                            f'--learning-rate (now {self.knobs.learning_rate:g}).')
         metrics = {name: float(value) for name, value in self.score(logits, self.dev_data.examples).items()}
         mean = sum(metrics.values()) / len(metrics)
         row = {'epoch': epoch + 1, 'loss': logs['loss'], **metrics, 'score': mean,
                'train_seconds': trained - self.started, 'dev_seconds': time.time() - trained,
-               'examples_per_second': self.examples / (trained - self.started), 'same_answer': same_answer(logits)}
+               'examples_per_second': self.examples / (trained - self.started),
+               'same_answer': same_answer(self.knobs, logits, self.dev_data.labels)}
         self.epochs.append(row)
         if self.best is None or mean > self.best['score'] or (np.isnan(self.best['score']) and not np.isnan(mean)):
             self.best = row
             self.best_weights = {name: v.numpy() for name, v in named_weights(self.model).items()}
             write_file(self.folder / 'model.safetensors', safetensors.numpy.save(self.best_weights))
             write_mistakes(self.folder / 'dev_predictions.tsv', self.knobs, logits, self.dev_data)
-        write_file(self.folder / 'metrics.json', json.dumps(
-            {'finished': False, 'best': self.best, 'last': row, 'epochs': self.epochs}, indent=2) + '\n')
+        write_json(self.folder / 'metrics.json', {'finished': False, 'best': self.best, 'last': row,
+                                                  'epochs': self.epochs})
         table = io.StringIO()
         writer = csv.DictWriter(table, row, lineterminator='\n')
         writer.writeheader()
@@ -501,11 +533,10 @@ class Monitor(keras.callbacks.Callback):
         last = self.epochs[-1]
         print(f'dev, best epoch {self.best["epoch"]}: {show(self.best)}\n'
               f'dev, last epoch {last["epoch"]}: {show(last)}')
-        if self.best['same_answer'] or last['same_answer']:
-            which = 'best and last epochs give' if self.best['same_answer'] and last['same_answer'] else \
-                'best epoch gives' if self.best['same_answer'] else 'last epoch gives'
-            print(f'Note: the {which} every dev example the same answer, the majority class: nothing was learned. '
-                  'Try another --seed, a lower --learning-rate or more --epochs.')
+        for which, row in (('best', self.best), ('last', last)):
+            if row['same_answer']:
+                print(f'Note: the {which} epoch gives every dev example the same answer, {row["same_answer"]}: nothing '
+                      'was learned. Try another --seed, a lower --learning-rate or more --epochs.')
 
 
 def metric_names(row):
@@ -514,16 +545,23 @@ def metric_names(row):
 
 
 def show_value(value):
-    return 'undefined' if np.isnan(value) else f'{100 * value:.2f}'
+    return 'undefined' if value is None or np.isnan(value) else f'{100 * value:.2f}'
 
 
 def show(row):
     return '  '.join(f'{name} {show_value(row[name])}' for name in metric_names(row))
 
 
-def same_answer(logits):
-    """Whether all examples get one and the same answer: one class, or one score."""
-    return bool(np.ptp(logits) < 1e-3) if logits.shape[1] == 1 else bool(np.ptp(logits.argmax(-1)) == 0)
+def same_answer(knobs, logits, labels):
+    """The answer that all examples get, in words, or '' where there is more than one."""
+    if logits.shape[1] == 1:
+        return f'{logits[0, 0]:.3f}' if np.ptp(logits) < 1e-3 else ''
+    answers = logits.argmax(-1)
+    if np.ptp(answers):
+        return ''
+    counts = np.bincount(labels, minlength=logits.shape[1])
+    which = 'the majority class' if counts[answers[0]] == counts.max() else 'not even the majority class'
+    return f'{knobs.labels[answers[0]]} ({which}, {100 * counts[answers[0]] / len(labels):.1f} % of dev)'
 
 
 def write_mistakes(path, knobs, logits, data):
@@ -562,13 +600,12 @@ def run_folder(knobs):
 
 
 def run_config(knobs):
-    """Everything that decides the outcome: the knobs, the model, the code, the versions."""
-    script = config.ROOT / f'{knobs.task}.py'
+    """What decides the outcome: the knobs, the model, the code, the versions; not the content of the data."""
+    sources = [config.ROOT / f'{name}.py' for name in (knobs.task, 'snippets', 'checkpoints', 'config')]
     checkpoint = open_model(knobs.model, knobs.model_dir)
     return {
-        'task': knobs.task, 'knobs': dataclasses.asdict(knobs),
-        'source_sha256': {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-                          for path in (script, config.ROOT / 'snippets.py', config.ROOT / 'config.py')},
+        'task': knobs.task, 'recipe': knobs.recipe, 'knobs': dataclasses.asdict(knobs),
+        'source_sha256': {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sources},
         'versions': {'python': sys.version.split()[0]} | {name: importlib.metadata.version(name) for name in (
             'tensorflow', 'tf-keras', 'bert4keras', 'numpy', 'scikit-learn', 'tokenizers')},
         'device': GPUS[0].name if GPUS else 'CPU', 'cores': os.cpu_count(),
@@ -581,7 +618,11 @@ def load_run(knobs, model):
     """Fill `model` from the run folder --init: the encoder always, the new layers where the labels are the same."""
     run = Checkpoint(knobs.init)
     weights = named_weights(model)
-    same_labels = read_json(run.folder / 'config.json').get('knobs', {}).get('labels') == list(knobs.labels)
+    same_labels = run.knobs.get('labels') == list(knobs.labels)
+    vocabularies = [(checkpoint.folder / 'vocab.txt').read_bytes()
+                    for checkpoint in (run, open_model(knobs.model, knobs.model_dir))]
+    if vocabularies[0] != vocabularies[1]:
+        raise UserError(f'--init {knobs.init}: its vocabulary is not that of --model {knobs.model}.')
     encoder = {name: v for name, v in weights.items() if name.startswith(('bert/', 'electra/'))}
     load_variables(run, weights if same_labels else encoder)
     print(f'start from {knobs.init}' + ('' if same_labels else ', with a new output layer: its labels are others'))
@@ -631,7 +672,7 @@ def launch(main, knobs, description):
         keras.utils.set_random_seed(knobs.seed)
         main(knobs)
         metrics = read_json(folder / 'metrics.json')
-        write_file(folder / 'metrics.json', json.dumps(metrics | {'finished': True}, indent=2) + '\n')
+        write_json(folder / 'metrics.json', metrics | {'finished': True})
         print(f'Everything else about this run: {folder}/')
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
@@ -651,8 +692,9 @@ def finished(knobs, folder):
     if knobs.fresh or not (folder / 'metrics.json').is_file() or not read_json(folder / 'metrics.json')['finished']:
         return False
     before, now = read_json(folder / 'config.json'), json.loads(json.dumps(run_config(knobs)))
+    free = ('fresh', 'runs_dir', 'results_dir', 'model_dir', 'eval_batch_size')      # they change no number
     changed = [f'{name}: {before["knobs"].get(name)} -> {value}' for name, value in now['knobs'].items()
-               if name not in ('fresh', 'runs_dir', 'results_dir') and before['knobs'].get(name) != value]
+               if name not in free and before['knobs'].get(name) != value]
     changed += [f'{name} was edited' for name, value in now['source_sha256'].items()
                 if before['source_sha256'].get(name) != value]
     if changed:
@@ -667,7 +709,7 @@ def device():
     """One line about where this runs."""
     if GPUS:
         names = [tf.config.experimental.get_device_details(gpu).get('device_name', gpu.name) for gpu in GPUS]
-        return f'GPU: {", ".join(names)}'
+        return f'GPU: {names[0]}' + (f', the first of {len(names)}; the others are not used' if names[1:] else '')
     hint = ' This machine has an NVIDIA GPU: give TensorFlow its CUDA libraries with `uv run --extra gpu`, or ' \
         "pip install 'tensorflow[and-cuda]==2.21.*'." if Path('/proc/driver/nvidia/version').exists() else ''
     return f'TensorFlow sees no GPU: running on the CPU, {os.cpu_count()} cores.{hint}'

@@ -47,6 +47,16 @@ def test_mrpc_is_split_by_the_dev_ids(tmp_path):
         assert [e.text_a for e in rows] == texts
 
 
+def test_mrpc_with_other_dev_ids_is_refused(tmp_path):
+    text = MRPC_HEADER + '1\t10\t20\ta\tb\n0\t11\t21\tc\td\n'
+    with pytest.raises(UserError, match='it has 1 of the 2 pairs of dev_ids.tsv'):
+        load(MRPC, tmp_path, 'dev', msr_paraphrase_train=text, dev_ids='11\t21\n98\t99\n')
+    with pytest.raises(UserError, match='none of its 2 rows belongs to the dev set'):
+        load(MRPC, tmp_path, 'dev', msr_paraphrase_train=text, dev_ids='98\t99\n')
+    with pytest.raises(UserError, match="line 1: no column '#1 ID'"):
+        load(MRPC, tmp_path, 'dev', msr_paraphrase_train=text.replace('#1 ID', 'ID'), dev_ids='98\t99\n')
+
+
 def test_electra_recipe_swaps_the_pairs_of_the_training_set_only(tmp_path):
     text = MRPC_HEADER + '1\t10\t20\ta\tb\n'
     assert [(e.text_a, e.text_b) for e in load(MRPC, tmp_path, 'train', '--swap-pairs', train=text)] == [

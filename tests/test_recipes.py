@@ -16,7 +16,7 @@ from snippets import keras, tf
 
 @pytest.mark.parametrize('steps', [10, 137, 1000])
 def test_schedules(steps):
-    rising = int(0.1 * steps)
+    rising = int(0.1 * steps)      # of the linear one; ELECTRA's code leaves the fraction
     linear = snippets.WarmUpDecay(2e-5, steps, 0.1, 'linear')
     multiplied = snippets.WarmUpDecay(1e-4, steps, 0.1, 'multiplied')
     for t in range(steps + 1):
@@ -24,7 +24,8 @@ def test_schedules(steps):
         expected = 2e-5 * (t / rising if t < rising else (steps - t) / (steps - rising))
         assert float(linear(t)) == pytest.approx(expected, rel=1e-6, abs=1e-12)
         # google-research/electra, model/optimization.py: polynomial decay, then times the warm-up
-        assert float(multiplied(t)) == pytest.approx(1e-4 * (1 - t / steps) * min(1, t / rising), rel=1e-6, abs=1e-12)
+        expected = 1e-4 * (1 - t / steps) * min(1, t / (0.1 * steps))
+        assert float(multiplied(t)) == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
 @pytest.mark.parametrize(('n_layers', 'decay'), [(12, 0.8), (24, 0.9)])
@@ -50,7 +51,8 @@ def test_twenty_steps_of_the_optimizer(bias_correction):
     variables = [tf.Variable(value, dtype=tf.float32) for value in values]
     scales, decays, clip = [0.25, 0.5, 1.0], [0.01, 0.01, 0.0], 1.0
     schedule = snippets.WarmUpDecay(0.1, 20, 0.1, 'linear')
-    optimizer = snippets.AdamW(schedule, scales, decays, bias_correction, 1e-6, clip)
+    rates = {v.ref(): rate for v, *rate in zip(variables, scales, decays, strict=True)}
+    optimizer = snippets.AdamW(schedule, rates, bias_correction, 1e-6, clip)
     m, v = ([np.zeros_like(value) for value in values] for _ in range(2))
     for t in range(20):
         rows = random.integers(0, 50, 8)                # rows that occur twice must be added up before the clip
@@ -116,6 +118,26 @@ def test_every_knob_is_an_option(capsys):
     shown = capsys.readouterr().out
     for field in dataclasses.fields(config.Knobs):
         assert f'--{field.name.replace("_", "-")}' in shown
+
+
+def test_every_variable_has_its_own_rate_also_in_an_edited_model(tiny_bert):
+    """A recurrent head has several variables of one last name; a frozen layer trains none of its own."""
+    knobs = make_knobs('--model', tiny_bert, '--layer-decay', 0.5)
+    encoder = snippets.build_encoder(knobs)
+    x = keras.layers.Bidirectional(keras.layers.LSTM(4), name='recurrent')(encoder.sequence)
+    model = keras.Model(encoder.inputs, snippets.classifier(knobs, 2)(keras.layers.BatchNormalization()(x)))
+    model.get_layer('Embedding-Token').trainable = False
+    weights = snippets.named_weights(model)
+    assert {variable.ref() for variable in weights.values()} == {variable.ref() for variable in model.weights}
+    optimizer = snippets.build_optimizer(knobs, model, 100)
+    optimizer.build(model.trainable_variables)
+    rates = {v.ref(): rate for v, *rate in zip(model.trainable_variables, optimizer.scales, optimizer.decays,
+                                                strict=True)}
+    for name, (scale, decay) in {'bert/encoder/layer_0/output/dense/kernel': (0.5 ** 3, 0.01),
+                                 'bert/encoder/layer_1/output/LayerNorm/gamma': (0.5 ** 2, 0.0),
+                                 'recurrent/forward_lstm/lstm_cell/kernel': (1.0, 0.01),
+                                 'classifier/bias': (1.0, 0.0)}.items():
+        assert rates[weights[name].ref()] == [scale, decay]
 
 
 def test_electra_head_and_bert_head_differ_as_published(tiny_bert):

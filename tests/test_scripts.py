@@ -127,15 +127,17 @@ def test_a_run_at_the_majority_class_says_so_and_still_has_a_best_epoch(tmp_path
         folder = tmp_path / 'runs' / script.__name__ / 'tiny-bert-seed42'
         assert (folder / 'model.safetensors').is_file()
         assert metric in json.loads((folder / 'metrics.json').read_text())['best']
-    logits = np.zeros((80, 2))
-    assert snippets.same_answer(logits)
-    assert snippets.same_answer(np.full((80, 1), 2.5))
-    assert not snippets.same_answer(np.eye(2))
+    labels = np.array([0, 1, 1, 1])
+    same = snippets.same_answer(CoLA.knobs, np.tile([[0.0, 1.0]], (4, 1)), labels)
+    assert same == '1 (the majority class, 75.0 % of dev)'
+    assert 'not even the majority' in snippets.same_answer(CoLA.knobs, np.tile([[1.0, 0.0]], (4, 1)), labels)
+    assert snippets.same_answer(CoLA.knobs, np.full((4, 1), 2.5), labels) == '2.500'
+    assert snippets.same_answer(CoLA.knobs, np.eye(2), labels) == ''
     monitor = snippets.Monitor.__new__(snippets.Monitor)
-    row = {'epoch': 1, 'loss': 1.0, 'mcc': 0.0, 'score': 0.0, 'same_answer': True}
+    row = {'epoch': 1, 'loss': 1.0, 'mcc': 0.0, 'score': 0.0, 'same_answer': same}
     monitor.epochs, monitor.best = [row], row
     monitor.report()
-    assert 'every dev example the same answer, the majority class' in capsys.readouterr().out
+    assert 'best epoch gives every dev example the same answer, 1 (the majority class, 75' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(('spoil', 'args', 'message'), [
@@ -178,6 +180,16 @@ def test_an_interrupted_run_leaves_no_half_files(tmp_path, tiny_bert, monkeypatc
         start(CoLA, *options(tmp_path, tiny_bert))
     assert end.value.code == 130
     assert (tmp_path / 'results' / 'CoLA.tsv').read_text() == 'earlier\n'
+
+
+def test_a_diverged_training_stops_and_writes_no_predictions(tmp_path, tiny_bert, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(snippets, 'predict', lambda knobs, model, data: np.full((len(data), 2), np.nan))
+    with pytest.raises(SystemExit) as end:
+        start(CoLA, *options(tmp_path, tiny_bert))
+    assert end.value.code == 2
+    assert 'epoch 1: the outputs on dev are not finite' in capsys.readouterr().err
+    assert not list(tmp_path.glob('results/*'))
 
 
 def test_a_file_where_a_folder_should_be(tmp_path, tiny_bert, capsys, monkeypatch):

@@ -359,6 +359,9 @@ def main(argv=None):
         return 130
     except (Wrong, OSError) as error:       # requests' errors are OSErrors
         print(report(error, missing), file=sys.stderr)
+        for root in set(missing.values()):
+            with contextlib.suppress(OSError):
+                root.rmdir()            # where nothing else is in it
         return 2
     return 0
 
