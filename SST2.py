@@ -19,7 +19,7 @@ from snippets import keras
 knobs = Knobs(
     'SST2',
     labels=('0', '1'),                                  # negative, positive
-    maxlen=64,                                          # the longest phrase has 66 tokens, 0.0 % have more than 62
+    maxlen=64,                                          # 4 of 67349 phrases are longer
     epochs=3,                                           # BERT, appendix A.3; ELECTRA, appendix B; README for minilm
 )
 

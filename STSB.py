@@ -19,7 +19,7 @@ from snippets import keras
 
 knobs = Knobs(
     'STSB',
-    maxlen=128,                                         # 0.0 % of the pairs are longer
+    maxlen=128,                                         # no pair is longer
     epochs={'bert': 10, 'electra': 10, 'minilm': 3},     # small task: Mosbach et al. 2021; ELECTRA, appendix B; README
 )
 
