@@ -4,7 +4,8 @@
     uv run CoLA.py                                  # BERT-base on the real one
     uv run CoLA.py --model electra-base --seed 3    # every knob is an option: --help
 
-Expect on dev: minilm about 30 (measured, README); BERT-base about 60, ELECTRA-base about 67 (published, not yet rerun here).
+Expect on dev: minilm about 30 (measured, README); BERT-base about 60, ELECTRA-base about 67
+(published, not yet rerun here).
 """
 
 from sklearn.metrics import matthews_corrcoef
