@@ -1,7 +1,6 @@
 """The demo data set: GLUE's nine tasks and AX in their official layout, with sentences made here from word lists.
 
-    python -m tools.make_demo               # writes demo/, the same bytes on every run
-    python -m tools.make_demo FOLDER        # writes somewhere else
+    python -m tools.make_demo       # writes demo/, the same bytes on every run
 
 It lets `python CoLA.py --demo` and its siblings go through a whole run, from the TSV rows to the submission, without a
 download. A few epochs learn it, so a score near chance there means that something is broken; beyond that its scores
@@ -11,7 +10,6 @@ Every task has a function that makes one row, its texts and then its label, with
 """
 
 import argparse
-from pathlib import Path
 from random import Random
 
 import config
@@ -130,9 +128,9 @@ AIMS = ['learn Spanish', 'lose weight', 'repair a flat tire', 'cook rice', 'sell
         'bake bread', 'stop smoking', 'paint a room', 'fly a kite', 'sing well', 'move a piano', 'wash a sweater',
         'open a bakery', 'catch a fish', 'memorize a poem', 'cut hair']
 ASKED = [['How do I {}?', 'How can I {}?', 'What is the best way to {}?', 'How should one {}?'],
-         ['Why is it so hard to {}?', 'Why do people find it hard to {}?', 'What makes it so hard to {}?'],
+         ['Why is it so hard to {}?', 'Why is it difficult to {}?', 'What makes it hard to {}?', 'Why can few {}?'],
          ['How long does it take to {}?', 'How much time do I need to {}?', 'How many hours does it take to {}?'],
-         ['Where can I find someone to help me {}?', 'Who can help me to {}?', 'Whom do I ask for help to {}?']]
+         ['Who can help me to {}?', 'Whom do I ask for help to {}?', 'Where do I find someone to help me {}?']]
 
 
 def qqp(random):
@@ -216,7 +214,7 @@ def qnli(random):
 DEEDS = [('sell the house', 'sold the house'), ('win the race', 'won the race'), ('pay the bill', 'paid the bill'),
          ('find the key', 'found the key'), ('open a hotel', 'opened a hotel'), ('write a book', 'wrote a book'),
          ('repair the clock', 'repaired the clock'), ('cross the lake', 'crossed the lake')]
-DONE = ['managed to', 'was finally able to', 'remembered to', 'did not forget to', 'did not fail to', 'was the first to']
+DONE = ['managed to', 'was finally able to', 'remembered to', 'did not forget to', 'did not fail to', 'was first to']
 NOT_DONE = ['failed to', 'refused to', 'forgot to', 'was not able to', 'had no time to', 'was too tired to']
 OPEN = ['hoped to', 'was asked to', 'promised to']      # says nothing about whether it was done
 
@@ -258,8 +256,8 @@ def wnli(random):
 # A folder: what makes its rows, the names of what that gives, the columns of train and dev, and those of test.
 PAIRS = 'index,sentence1,sentence2'
 SIMILAR = 'index,genre,filename,year,old_index,source1,source2,sentence1,sentence2'
-INFERENCE = ('index,promptID,pairID,genre,sentence1_binary_parse,sentence2_binary_parse,sentence1_parse,sentence2_parse,'
-             'sentence1,sentence2')
+INFERENCE = ('index,promptID,pairID,genre,sentence1_binary_parse,sentence2_binary_parse,'
+             'sentence1_parse,sentence2_parse,sentence1,sentence2')
 TASKS = {
     'CoLA': (cola, 'sentence,label', 'source,label,mark,sentence', 'index,sentence'),
     'SST-2': (sst2, 'sentence,label', 'sentence,label', 'index,sentence'),
@@ -288,36 +286,34 @@ def make_rows(name, make, *args, **sizes):
     return splits
 
 
-def write(path, names, columns, rows, genre='-'):
+def write(path, names, columns, rows):
     """Write these columns of the rows, whose values have `names`. Columns that no script reads hold a dash."""
     lines = [] if path.parent.name == 'CoLA' and path.stem != 'test' else [columns.replace(',', '\t')]
     for i, row in enumerate(rows):
-        values = {'index': i, 'id': i, 'promptID': i, 'pairID': i, 'qid1': 2 * i, 'qid2': 2 * i + 1, '#1 ID': 2 * i,
-                  '#2 ID': 2 * i + 1, 'genre': genre, 'source': 'demo', 'mark': '' if row[-1] == '1' else '*',
-                  **{f'label{n}': row[-1] for n in range(1, 6)}, **dict(zip(names.split(','), row, strict=True))}
+        values = dict(zip(names.split(','), row, strict=True)) | {f'label{n}': row[-1] for n in range(1, 6)} | {
+            'index': i, 'id': i, 'mark': '' if row[-1] == '1' else '*'}
         lines.append('\t'.join(str(values.get(column, '-')) for column in columns.split(',')))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(('\n'.join(lines) + '\n').encode())
 
 
 def main(folder):
+    """Write all nine tasks and AX."""
     for task, (make, names, labeled, unlabeled) in TASKS.items():
         for split, rows in make_rows(task, make).items():
             write(folder / task / f'{split}.tsv', names, unlabeled if split == 'test' else labeled, rows)
-    names = 'sentence1,sentence2,gold_label'
+    names, dev_labels = 'sentence1,sentence2,gold_label', 'label1,label2,label3,label4,label5,gold_label'
     for genre, match in (('travel', 'matched'), ('work', 'mismatched')):
         rows = make_rows(f'MNLI {genre}', mnli, [genre])
         if match == 'matched':
-            write(folder / 'MNLI/train.tsv', names, f'{INFERENCE},label1,gold_label', rows['train'], genre)
-        write(folder / f'MNLI/dev_{match}.tsv', names,
-              f'{INFERENCE},label1,label2,label3,label4,label5,gold_label', rows['dev'], genre)
-        write(folder / f'MNLI/test_{match}.tsv', names, INFERENCE, rows['test'], genre)
+            write(folder / 'MNLI/train.tsv', names, f'{INFERENCE},label1,gold_label', rows['train'])
+        write(folder / f'MNLI/dev_{match}.tsv', names, f'{INFERENCE},{dev_labels}', rows['dev'])
+        write(folder / f'MNLI/test_{match}.tsv', names, INFERENCE, rows['test'])
     rows = make_rows('AX', mnli, list(GENRES), train=0, dev=0, test=40)['test']
     write(folder / 'diagnostic/diagnostic.tsv', names, PAIRS, rows)
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(prog='python -m tools.make_demo', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('folder', nargs='?', type=Path, default=config.ROOT / 'demo', help='where to (demo/)')
-    main(parser.parse_args().folder)
+    argparse.ArgumentParser(prog='python -m tools.make_demo', description=__doc__,
+                            formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    main(config.ROOT / 'demo')
