@@ -524,10 +524,10 @@ class Monitor(keras.callbacks.Callback):
         writer.writerows(self.epochs)
         write_file(self.folder / 'metrics.csv', table.getvalue())
         plot(self.folder / 'curve.png', self.knobs, self.epochs, list(metrics))
-        left = (self.knobs.epochs - epoch - 1) * (time.time() - self.started)
+        left = int((self.knobs.epochs - epoch - 1) * (time.time() - self.started))     # seconds
         print(f'epoch {epoch + 1}/{self.knobs.epochs}  loss {row["loss"]:.4f}  {show(row)}  '
               f'best {show_value(self.best["score"])} (epoch {self.best["epoch"]})  '
-              f'{row["examples_per_second"]:.0f} examples/s  {left // 60:.0f}:{left % 60:02.0f} left', flush=True)
+              f'{row["examples_per_second"]:.0f} examples/s  {left // 60}:{left % 60:02} left', flush=True)
 
     def report(self):
         last = self.epochs[-1]
