@@ -109,6 +109,18 @@ def test_the_best_weights_are_kept_and_can_be_started_from(tmp_path, tiny_bert, 
     assert 'learning_rate: 0.001 -> 0.002' in capsys.readouterr().err
 
 
+def test_electra_brings_its_recipe_from_a_folder_without_json(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = SIZES | {'embedding_size': 32, 'num_attention_heads': 1}
+    model = write_google(tmp_path / 'tiny-electra', random_variables('electra', sizes), None)
+    start(__import__('MRPC'), *options(tmp_path, model, '--epochs=1'))
+    assert 'tiny-electra with the electra recipe' in capsys.readouterr().out
+    settings = json.loads((tmp_path / 'runs' / 'MRPC' / 'tiny-electra-seed42' / 'config.json').read_text())
+    assert (settings['pooling'], settings['embedding_size'], settings['recipe']) == ('cls', 32, 'electra')
+    knobs = settings['knobs']
+    assert (knobs['layer_decay'], knobs['swap_pairs'], knobs['schedule']) == (0.8, True, 'multiplied')
+
+
 def test_the_same_seed_gives_the_same_run(tmp_path, tiny_bert, monkeypatch):
     monkeypatch.chdir(tmp_path)
     losses = []
