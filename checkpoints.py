@@ -230,7 +230,8 @@ class Checkpoint:
                 'gelu': 'tanh' if self.layout == 'Google' and self.family == 'bert' else 'erf'}.get(activation)
         if form is None and activation != 'relu':
             raise UserError(f'{path}: hidden_act {activation!r} is not known here (gelu, gelu_new or relu).')
-        self.knobs, self.own_recipe = settings.get('knobs', {}), settings.get('recipe')     # where it is a run of ours
+        # Where it is a run of ours: its task, its knobs and the recipe they came from.
+        self.task, self.knobs, self.own_recipe = settings.get('task'), settings.get('knobs', {}), settings.get('recipe')
         known = {'embedding_size': settings['hidden_size'], 'hidden_dropout_prob': 0.1,
                  'attention_probs_dropout_prob': 0.1, 'layer_norm_eps': 1e-12, 'pooling': None}
         return {key: settings[key] for key in sizes} | {key: settings.get(key, value) for key, value in known.items()} \

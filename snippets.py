@@ -338,9 +338,9 @@ def named_weights(model):
 
 def classifier(knobs, units):
     """The new output layer: Dense with the initial values of the family's own code, seeded."""
-    if open_model(knobs.model, knobs.model_dir).family == 'electra':       # tf.layers.dense: glorot uniform
+    if open_model(knobs.model, knobs.model_dir).family == 'electra':    # tf.layers.dense: glorot uniform
         initial = keras.initializers.GlorotUniform(knobs.seed)
-    else:                                           # run_classifier.py: truncated normal
+    else:                                                               # run_classifier.py: truncated normal
         initial = keras.initializers.TruncatedNormal(stddev=0.02, seed=knobs.seed)
     return keras.layers.Dense(units, kernel_initializer=initial, name='classifier')
 
@@ -615,17 +615,18 @@ def run_config(knobs):
 
 
 def load_run(knobs, model):
-    """Fill `model` from the run folder --init: the encoder always, the new layers where the labels are the same."""
+    """Fill `model` from the run folder --init: the encoder always, the new layers where it is the same task."""
     run = Checkpoint(knobs.init)
     weights = named_weights(model)
-    same_labels = run.knobs.get('labels') == list(knobs.labels)
+    # The labels' names alone do not do: '0' and '1' mean something else in every task.
+    same = run.task == knobs.task and run.knobs.get('labels') == list(knobs.labels)
     vocabularies = [(checkpoint.folder / 'vocab.txt').read_bytes()
                     for checkpoint in (run, open_model(knobs.model, knobs.model_dir))]
     if vocabularies[0] != vocabularies[1]:
         raise UserError(f'--init {knobs.init}: its vocabulary is not that of --model {knobs.model}.')
     encoder = {name: v for name, v in weights.items() if name.startswith(('bert/', 'electra/'))}
-    load_variables(run, weights if same_labels else encoder)
-    print(f'start from {knobs.init}' + ('' if same_labels else ', with a new output layer: its labels are others'))
+    load_variables(run, weights if same else encoder)
+    print(f'start from {knobs.init}' + ('' if same else ', with a new output layer: its task or labels are others'))
 
 
 def plot(path, knobs, epochs, names):

@@ -14,8 +14,8 @@ from test_skeleton import SCRIPTS
 
 import CoLA
 import config
-import RTE
 import snippets
+import WNLI
 
 FILES = {'SST2': ['SST-2.tsv'], 'STSB': ['STS-B.tsv'], 'MNLI': ['MNLI-m.tsv', 'MNLI-mm.tsv', 'AX.tsv']}
 
@@ -78,33 +78,34 @@ def test_a_whole_run(name, tmp_path, tiny_bert):
 def test_the_best_weights_are_kept_and_can_be_started_from(tmp_path, tiny_bert, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = options(tmp_path, tiny_bert)
-    start(RTE, *args, '--learning-rate=1e-3')
-    folder = tmp_path / 'runs' / 'RTE' / 'tiny-bert-seed42'
+    start(WNLI, *args, '--learning-rate=1e-3')
+    folder = tmp_path / 'runs' / 'WNLI' / 'tiny-bert-seed42'
     rows = rows_of(folder / 'dev_predictions.tsv')
     best = json.loads((folder / 'metrics.json').read_text())['best']
     assert best['accuracy'] == pytest.approx(np.mean([row['label'] == row['prediction'] for row in rows]))
 
     # the weights give the scores that the report gives them
-    knobs = RTE.knobs.for_recipe('bert', config.parse_args(RTE.knobs, '', [*args, f'--init={folder}']))
-    data = snippets.tokenize(knobs, RTE.load_data(knobs, 'dev'))
-    model = RTE.build_model(knobs, 1)
+    knobs = WNLI.knobs.for_recipe('bert', config.parse_args(WNLI.knobs, '', [*args, f'--init={folder}']))
+    data = snippets.tokenize(knobs, WNLI.load_data(knobs, 'dev'))
+    model = WNLI.build_model(knobs, 1)
     snippets.load_run(knobs, model)
-    assert RTE.score(snippets.predict(knobs, model, data), data.examples)['accuracy'] == best['accuracy']
+    assert WNLI.score(snippets.predict(knobs, model, data), data.examples)['accuracy'] == best['accuracy']
     weights = safetensors.numpy.load_file(folder / 'model.safetensors')
     np.testing.assert_array_equal(weights['classifier/kernel'], snippets.named_weights(model)['classifier/kernel'])
 
-    # a task with other labels gets the encoder and a new output layer; a run's folder is a model folder as well
+    # another task gets the encoder and a new output layer, also where the labels have the same names
     start(CoLA, *args, f'--init={folder}', '--epochs=1')
     assert 'with a new output layer' in capsys.readouterr().out
+    # a run's folder is a model folder as well
     start(CoLA, *args, f'--model={folder}', '--epochs=1')
     assert (tmp_path / 'runs' / 'CoLA' / 'tiny-bert-seed42-seed42').is_dir()
 
     # a finished run is named, not run again, and not overwritten by another one
     capsys.readouterr()
-    start(RTE, *args, '--learning-rate=1e-3', '--no-fresh')
+    start(WNLI, *args, '--learning-rate=1e-3', '--no-fresh')
     assert 'This run is finished: dev accuracy' in capsys.readouterr().out
     with pytest.raises(SystemExit) as end:
-        start(RTE, *args, '--learning-rate=2e-3', '--no-fresh')
+        start(WNLI, *args, '--learning-rate=2e-3', '--no-fresh')
     assert end.value.code == 2
     assert 'learning_rate: 0.001 -> 0.002' in capsys.readouterr().err
 
