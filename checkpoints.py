@@ -116,14 +116,96 @@ def download(what, *options):
 
 # ---- Model folders ---------------------------------------------------------------------------------------------------
 
-SKIPPED = {     # variables of a checkpoint that fine-tuning has no use for, and why
-    r'.*/adam_[mv]|global_step|beta[12]_power|.*/Adam(_1)?': 'state of the pre-training optimizer',
-    r'cls/.*|discriminator_predictions/.*|generator_predictions/.*|generator_lm_head/.*': 'pre-training head',
-    r'generator/.*': "ELECTRA's generator",
-    r'.*/embeddings/position_ids': 'a constant',
+SKIPPED = {     # variables that fine-tuning has no use for, by Google's names or Hugging Face's, and why
+    r'.*/(adam|lamb)_[mv]|global_step|beta[12]_power|.*/Adam(_1)?': 'state of the pre-training optimizer',
+    r'(cls|(discriminator_|generator_)?predictions|generator_lm_head|sop_classifier)[./].*|'
+    r'vocab_(transform|layer_norm|projector)\..*': 'pre-training head',
+    r'generator[./].*': "ELECTRA's generator",
+    r'(.*[./])?embeddings[./](position|token_type)_ids': 'a constant',
+    r'fit_denses?\..*': 'projections of the distillation',
     r'bert/pooler/.*': 'pooler; the text vector is taken without it',
-    r'classifier/.*|output_weights|output_bias|task_specific/.*': 'head of another task',
+    r'((pre_)?classifier|qa_outputs|summary|task_specific)[./].*|output_weights|output_bias': 'head of another task',
 }
+SIZES = ('vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size',
+         'max_position_embeddings', 'type_vocab_size')
+DISTILBERT_SIZES = {    # its configuration has names of its own
+    'dim': 'hidden_size', 'n_layers': 'num_hidden_layers', 'n_heads': 'num_attention_heads',
+    'hidden_dim': 'intermediate_size', 'dropout': 'hidden_dropout_prob',
+    'attention_dropout': 'attention_probs_dropout_prob', 'activation': 'hidden_act'}
+# Of a family: the root of Google's names, of Hugging Face's, and what the latter have different beyond BERT's rules.
+# DistilBERT, which Google never published, has BERT's names without segments and pooler. albert_zh is brightmart's.
+FAMILIES = {
+    'bert': ('bert', 'bert', {}),
+    'electra': ('electra', 'electra', {}),
+    'albert': ('bert', 'albert', {
+        'encoder/transformer/group_0/inner_group_0/': 'encoder/albert_layer_groups/0/albert_layers/0/',
+        'attention_1/self/': 'attention/', 'attention_1/output/dense/': 'attention/dense/',
+        '/0/LayerNorm_1/': '/0/full_layer_layer_norm/', '/0/LayerNorm/': '/0/attention/LayerNorm/',
+        'ffn_1/intermediate/output/dense/': 'ffn_output/', 'ffn_1/intermediate/dense/': 'ffn/',
+        'pooler/dense/': 'pooler/'}),
+    'albert_zh': ('bert', None, {}),
+    'distilbert': ('bert', 'distilbert', {
+        'encoder/layer_': 'transformer/layer_', 'attention/self/query/': 'attention/q_lin/',
+        'attention/self/key/': 'attention/k_lin/', 'attention/self/value/': 'attention/v_lin/',
+        'attention/output/dense/': 'attention/out_lin/', 'attention/output/LayerNorm/': 'sa_layer_norm/',
+        '/intermediate/dense/': '/ffn/lin1/', '/output/dense/': '/ffn/lin2/',
+        '/output/LayerNorm/': '/output_layer_norm/'}),
+}
+
+
+def encoder_shapes(family, settings):
+    """{name: shape} of an encoder's variables with its pooler, as the authors' code names them. Dense kernels are
+    (inputs, outputs)."""
+    hidden, inner = settings['hidden_size'], settings['intermediate_size']
+    root, embedding = FAMILIES[family][0], settings.get('embedding_size', hidden)
+    summed = hidden if family == 'albert_zh' else embedding  # where words, segments, positions are added
+    shapes = {f'{root}/embeddings/word_embeddings': (settings['vocab_size'], embedding),
+              f'{root}/embeddings/token_type_embeddings': (settings['type_vocab_size'], summed),
+              f'{root}/embeddings/position_embeddings': (settings['max_position_embeddings'], summed),
+              f'{root}/embeddings/LayerNorm/gamma': (summed,), f'{root}/embeddings/LayerNorm/beta': (summed,)}
+
+    def dense(name, inputs, outputs):
+        shapes.update({f'{name}/kernel': (inputs, outputs), f'{name}/bias': (outputs,)})
+
+    if family == 'distilbert':
+        del shapes[f'{root}/embeddings/token_type_embeddings']
+    if family == 'albert_zh':
+        shapes[f'{root}/embeddings/word_embeddings_2'] = (embedding, hidden)
+    elif family == 'albert':
+        dense(f'{root}/encoder/embedding_hidden_mapping_in', embedding, hidden)
+    elif family == 'electra' and embedding != hidden:
+        dense(f'{root}/embeddings_project', embedding, hidden)
+    parts = ['attention/self/query', 'attention/self/key', 'attention/self/value', 'attention/output/dense',
+             'intermediate/dense', 'output/dense']
+    norms = ['attention/output/LayerNorm', 'output/LayerNorm']
+    layers = [f'layer_{i}' for i in range(settings['num_hidden_layers'])]
+    if family == 'albert':      # one layer, used several times
+        layers, norms = ['transformer/group_0/inner_group_0'], ['LayerNorm', 'LayerNorm_1']
+        parts = ['attention_1/self/query', 'attention_1/self/key', 'attention_1/self/value', 'attention_1/output/dense',
+                 'ffn_1/intermediate/dense', 'ffn_1/intermediate/output/dense']
+    elif family == 'albert_zh':
+        layers = ['layer_shared']
+    for layer in layers:
+        for part, shape in zip(parts, [(hidden, hidden)] * 4 + [(hidden, inner), (inner, hidden)], strict=True):
+            dense(f'{root}/encoder/{layer}/{part}', *shape)
+        for norm in norms:
+            shapes.update({f'{root}/encoder/{layer}/{norm}/{variable}': (hidden,) for variable in ('gamma', 'beta')})
+    if family not in ('electra', 'distilbert'):
+        dense(f'{root}/pooler/dense', hidden, hidden)
+    return shapes
+
+
+def hugging_face_name(name, family):
+    """Hugging Face's name of an encoder variable from Google's: bert/encoder/layer_0/output/dense/kernel ->
+    bert.encoder.layer.0.output.dense.weight (whose matrix is the transposed one)."""
+    root, own, renamed = FAMILIES[family]
+    name = f'{own}/{name.removeprefix(f"{root}/")}'
+    for old, new in renamed.items():
+        name = name.replace(old, new)
+    name = re.sub(r'/layer_(\d+)/', r'/layer/\1/', name)
+    name = re.sub(r'/(kernel|gamma)$', '/weight', name)
+    name = re.sub(r'/beta$', '/bias', name)
+    return re.sub(r'(_embeddings)$', r'\1/weight', name).replace('/', '.')
 
 
 class Checkpoint:
@@ -131,32 +213,45 @@ class Checkpoint:
 
     Google's layout: a TensorFlow checkpoint, a json configuration and vocab.txt. Hugging Face's: model.safetensors,
     config.json and vocab.txt; also what our own runs leave behind. Raises UserError for anything else.
+
+    family: a key of FAMILIES. config: sizes, dropout, epsilon, hidden_act (gelu_erf, gelu_tanh or relu). shapes:
+    {name: shape}. pooling: how the text vector is made. task, knobs: of a run of ours, else None and {}.
     """
 
     def __init__(self, folder):
         self.folder = Path(folder)
         if not (self.folder / 'vocab.txt').is_file():
-            raise UserError(f'{self.folder}: no vocab.txt in this folder, so it holds no BERT or ELECTRA model.')
+            raise UserError(f'{self.folder}: no vocab.txt in this folder, so it holds no model that is known here.')
         indexes = sorted(self.folder.glob('*.index'))
         if (self.folder / 'model.safetensors').is_file():
             self.path, self.layout = self.folder / 'model.safetensors', 'Hugging Face'
-            self._open_safetensors()
+            path, settings = self._read_json('config.json')
+            keys = self._open_safetensors()
+            self.family = self._family(path, settings, keys)
+            self.config = self._check_config(path, settings)
+            self._name_safetensors(keys)
         elif len(indexes) == 1:
             self.path, self.layout = indexes[0].with_suffix(''), 'Google'
             self._open_tensorflow()
+            path, settings = self._read_json('*config*.json')
+            self.family = self._family(path, settings, self.shapes)
+            self.config = self._check_config(path, settings)
         else:
+            pickles = [name for name in ('pytorch_model.bin', 'tf_model.h5') if (self.folder / name).is_file()]
+            if pickles and not indexes:
+                raise UserError(
+                    f'{self.folder / pickles[0]} is not read: only safetensors are, as a pickle can run any code when '
+                    'it is opened. Convert it where transformers is installed: python -c "from transformers import '
+                    f"AutoModel; AutoModel.from_pretrained('{self.folder}').save_pretrained('{self.folder}')\", which "
+                    'writes model.safetensors.')
             raise UserError(f'{self.folder}: {len(indexes)} TensorFlow checkpoints (*.index) and no model.safetensors; '
                             'a model folder holds exactly one of these.')
-        families = {name.split('/')[0] for name in self.shapes} & {'bert', 'electra'}
-        if len(families) != 1:
-            raise UserError(f'{self.path}: its variables are neither a BERT nor an ELECTRA model, '
-                            f'for example {min(self.shapes, default="none at all")!r}.')
-        self.family = families.pop()
-        self.config = self._read_config()
         pooling = self.folder / '1_Pooling' / 'config.json'       # sentence-transformers says how it was trained
         self.pooling = 'mean' if pooling.is_file() and read_json(pooling).get('pooling_mode_mean_tokens') else \
-            'cls' if self.family == 'electra' or 'bert/pooler/dense/kernel' not in self.shapes else 'pooler'
-        self.pooling = self.config.pop('pooling') or self.pooling        # a run of ours
+            'pooler' if 'bert/pooler/dense/kernel' in self.shapes else 'cls'
+        self.pooling = settings.get('pooling') or self.pooling                          # a run of ours
+        self.task, self.knobs = settings.get('task'), settings.get('knobs', {})
+        self.own_recipe = settings.get('recipe')
 
     @property
     def recipe(self):
@@ -169,7 +264,39 @@ class Checkpoint:
             return 'minilm'
         return 'bert-small' if self.config['hidden_size'] < 768 else 'bert'
 
+    def _read_json(self, pattern):
+        """The path and the content of the configuration; ELECTRA's may be missing."""
+        paths = [path for path in sorted(self.folder.glob(pattern)) if not re.search('generator|tokenizer', path.name)]
+        if paths:
+            return paths[0], read_json(paths[0])
+        if self.layout == 'Google' and 'electra/embeddings/word_embeddings' in self.shapes:
+            return self.path, self._electra_config()
+        raise UserError(f'{self.folder}: no config.json or bert_config.json beside the checkpoint.')
+
+    def _family(self, path, settings, names):
+        """By the configuration where it says so, else by the variables."""
+        found = settings.get('model_type')
+        if found is None:
+            names = {name.replace('/', '.') for name in names}
+            roots = {name.split('.')[0] for name in names}
+            if 'bert.embeddings.word_embeddings_2' in names:
+                found = 'albert_zh'
+            elif any('.inner_group_0.' in name or '.albert_layer_groups.' in name for name in names):
+                found = 'albert'
+            elif self.layout == 'Google' and 'bert' in roots:
+                found = 'bert' if 'bert.embeddings.token_type_embeddings' in names else 'distilbert'
+            else:
+                found = next((family for family in ('electra', 'distilbert', 'bert') if family in roots),
+                             'bert' if 'embeddings' in roots else None)
+            if found is None:
+                raise UserError(f'{self.path}: its variables are none of {", ".join(FAMILIES)}, for example '
+                                f'{min(names, default="none at all")!r}.')
+        if found not in FAMILIES:
+            raise UserError(f'{path}: model_type {found!r} is none of {", ".join(FAMILIES)}.')
+        return found
+
     def _open_safetensors(self):
+        """{the file's own name: shape}."""
         try:
             with safetensors.safe_open(self.path, 'np') as file:
                 slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
@@ -180,14 +307,24 @@ class Checkpoint:
         if not kinds <= {'F16', 'F32', 'F64', 'I64'}:
             raise UserError(f'{self.path}: numbers of type {", ".join(sorted(kinds))} are not read here. Save the '
                             'model as float32.')
-        family = 'electra' if any(key.startswith('electra.') for key in shapes) else 'bert'
-        self.keys = {google_name(key, family): key for key in shapes}
-        self.shapes = {name: shapes[key][::-1] if self._transposed(name) else shapes[key]
+        return shapes
+
+    def _name_safetensors(self, shapes):
+        """Set `keys`, {Google's name: the file's}, and `shapes`; what is no variable of the encoder keeps its name."""
+        names = {} if FAMILIES[self.family][1] is None else {
+            hugging_face_name(name, self.family): name for name in encoder_shapes(self.family, self.config)}
+        self.keys = {}
+        for key in shapes:
+            # Old files say gamma and beta; an encoder saved alone has no root; a run of ours has Google's names.
+            plain = re.sub(r'LayerNorm\.(gamma|beta)$', lambda found: 'LayerNorm.' + {
+                'gamma': 'weight', 'beta': 'bias'}[found[1]], key)
+            self.keys[names.get(plain) or names.get(f'{FAMILIES[self.family][1]}.{plain}') or key] = key
+        self.shapes = {name: shapes[key][::-1] if self.transposed(name) else shapes[key]
                        for name, key in self.keys.items()}
 
-    def _transposed(self, name):
+    def transposed(self, name):
         """PyTorch's dense layers hold (outputs, inputs)."""
-        return self.layout == 'Hugging Face' and self.keys[name].endswith('.weight') and name.endswith('/kernel')
+        return self.layout == 'Hugging Face' and self.keys[name] != name and name.endswith('/kernel')
 
     def _open_tensorflow(self):
         try:
@@ -206,35 +343,37 @@ class Checkpoint:
                 with safetensors.safe_open(self.path, 'np') as file:
                     for name in names:
                         value = file.get_tensor(self.keys[name])
-                        yield name, value.T if self._transposed(name) else value
+                        yield name, value.T if self.transposed(name) else value
         except Exception as error:
             raise damaged(self.path, error) from error
 
-    def _read_config(self):
-        paths = [path for path in sorted(self.folder.glob('*config*.json'))
-                 if path.name in ('config.json', 'bert_config.json') or self.layout == 'Google']
-        sizes = ('vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size',
-                 'max_position_embeddings', 'type_vocab_size')
-        if paths:
-            path, settings = paths[0], read_json(paths[0])
-        elif self.family == 'electra':
-            path, settings = self.path, self._electra_config()
-        else:
-            raise UserError(f'{self.folder}: no config.json or bert_config.json beside the checkpoint.')
-        for key in sizes:
-            if not isinstance(settings.get(key), int) or settings[key] < 1:
+    def _check_config(self, path, settings):
+        """The settings of a configuration file under BERT's names."""
+        if self.family == 'distilbert':
+            settings = {'type_vocab_size': 0} | {DISTILBERT_SIZES.get(key, key): value
+                                                 for key, value in settings.items()}
+        for key in SIZES:
+            low = 0 if key == 'type_vocab_size' and self.family == 'distilbert' else 1
+            if not isinstance(settings.get(key), int) or settings[key] < low:
                 raise UserError(f'{path}: {key} is {settings.get(key)!r}, not a whole number above 0.')
+        if settings['hidden_size'] % settings['num_attention_heads']:
+            raise UserError(f'{path}: hidden_size {settings["hidden_size"]} is no multiple of num_attention_heads '
+                            f'{settings["num_attention_heads"]}.')
+        for key, value in (('num_hidden_groups', 1), ('inner_group_num', 1), ('ln_type', 'postln'),
+                           ('position_embedding_type', 'absolute'), ('sinusoidal_pos_embds', False)):
+            if settings.get(key, value) != value:
+                raise UserError(f'{path}: {key} {settings[key]!r} is not known here, only {value!r}.')
         activation = settings.get('hidden_act', 'gelu')
-        # Google trained BERT with the tanh form and calls it 'gelu'; ELECTRA and transformers mean the erf form.
-        form = {'gelu_new': 'tanh', 'gelu_tanh': 'tanh', 'gelu_erf': 'erf',
-                'gelu': 'tanh' if self.layout == 'Google' and self.family == 'bert' else 'erf'}.get(activation)
+        # Google trained BERT and ALBERT with the tanh form and calls it 'gelu'; ELECTRA and transformers mean the erf
+        # form.
+        plain = 'tanh' if self.layout == 'Google' and self.family in ('bert', 'albert', 'albert_zh') else 'erf'
+        form = {'gelu': plain, 'gelu_new': 'tanh', 'gelu_tanh': 'tanh', 'gelu_pytorch_tanh': 'tanh',
+                'gelu_erf': 'erf', 'gelu_python': 'erf'}.get(activation)
         if form is None and activation != 'relu':
             raise UserError(f'{path}: hidden_act {activation!r} is not known here (gelu, gelu_new or relu).')
-        # Where it is a run of ours: its task, its knobs and the recipe they came from.
-        self.task, self.knobs, self.own_recipe = settings.get('task'), settings.get('knobs', {}), settings.get('recipe')
         known = {'embedding_size': settings['hidden_size'], 'hidden_dropout_prob': 0.1,
-                 'attention_probs_dropout_prob': 0.1, 'layer_norm_eps': 1e-12, 'pooling': None}
-        return {key: settings[key] for key in sizes} | {key: settings.get(key, value) for key, value in known.items()} \
+                 'attention_probs_dropout_prob': 0.1, 'layer_norm_eps': 1e-12}
+        return {key: settings[key] for key in SIZES} | {key: settings.get(key, value) for key, value in known.items()} \
             | {'hidden_act': f'gelu_{form}' if form else 'relu'}
 
     def _electra_config(self):
@@ -247,7 +386,6 @@ class Checkpoint:
                 'num_hidden_layers': len([name for name in self.shapes if re.fullmatch(
                     r'electra/encoder/layer_\d+/intermediate/dense/kernel', name)]),
                 'num_attention_heads': max(hidden // 64, 1), 'hidden_act': 'gelu',
-                'hidden_dropout_prob': 0.1, 'attention_probs_dropout_prob': 0.1,
                 'max_position_embeddings': self.shapes['electra/embeddings/position_embeddings'][0],
                 'type_vocab_size': self.shapes['electra/embeddings/token_type_embeddings'][0],
             }
@@ -268,19 +406,6 @@ def read_json(path):
     if not isinstance(settings, dict):
         raise UserError(f'{path}: a JSON object is expected.')
     return settings
-
-
-def google_name(key, family):
-    """Google's name of a variable from Hugging Face's: bert.encoder.layer.0.output.dense.weight ->
-    bert/encoder/layer_0/output/dense/kernel (whose matrix is the transposed one)."""
-    if '/' in key:
-        return key              # one of our own runs
-    name = re.sub(r'\blayer/(\d+)', r'layer_\1', key.replace('.', '/'))
-    name = re.sub(r'LayerNorm/weight$', 'LayerNorm/gamma', name)
-    name = re.sub(r'LayerNorm/bias$', 'LayerNorm/beta', name)
-    name = re.sub(r'_embeddings/weight$', '_embeddings', name)
-    name = re.sub(r'/weight$', '/kernel', name)
-    return f'{family}/{name}' if re.match(r'(embeddings|embeddings_project|encoder|pooler)/', name) else name
 
 
 @functools.cache
@@ -333,9 +458,9 @@ def load_variables(checkpoint, variables):
 
 
 @functools.cache
-def load_tokenizer(checkpoint):
-    """The checkpoint's tokenizer, and the ids of [CLS] and [SEP]."""
-    path = checkpoint.folder / 'vocab.txt'
+def load_tokenizer(folder, rows):
+    """The tokenizer of a folder's vocab.txt for this number of word embeddings, and the ids of [CLS] and [SEP]."""
+    path = Path(folder) / 'vocab.txt'
     vocabulary = {}
     for number, token in enumerate(read_lines(path), 1):
         if token in vocabulary:
@@ -344,7 +469,6 @@ def load_tokenizer(checkpoint):
     for token in ('[PAD]', '[UNK]', '[CLS]', '[SEP]'):
         if token not in vocabulary:
             raise UserError(f'{path}: no line {token}. A BERT vocabulary has one token a line, {token} among them.')
-    rows = checkpoint.config['vocab_size']
     if vocabulary['[PAD]'] or len(vocabulary) > rows or len(vocabulary) <= rows - 64:   # some pad the table to 8 or 64
         raise UserError(f'{path}: {len(vocabulary)} tokens, but the checkpoint has {rows} word embeddings '
                         '(and [PAD] must be the first token). Use the vocabulary the model was trained with.')

@@ -117,6 +117,8 @@ class Knobs:
     epsilon: float = knob(None, "Adam's epsilon", 1e-12, 1.0)
     clip_norm: float = knob(None, 'clip the norm of the whole gradient to this; 0: do not clip', 0.0, 1e6)
     dropout: float = knob(None, 'in front of the classifier', 0.0, 0.9)
+    precision: str = knob('float32', 'of the matrix products; sums, LayerNorm, softmax and loss stay float32',
+                          choices=('float32', 'bfloat16', 'float16'))
     pooling: str = knob('auto', 'the vector that stands for the text; auto: as the model was trained',
                         choices=('auto', 'cls', 'pooler', 'mean'))
 

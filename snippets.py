@@ -1,6 +1,7 @@
 """What the nine scripts share, in the order in which a run uses it:
 
-TSV rows, token ids and batches, the encoder, the optimizer, training and prediction, what a run leaves behind.
+TSV rows, token ids and batches, the head and the optimizer, training and prediction, what a run leaves behind. The
+encoder is in encoders.py, the folders it comes from in checkpoints.py.
 """
 
 import csv
@@ -14,7 +15,6 @@ import os
 import re
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,23 +32,20 @@ from checkpoints import (
     write_file,
     write_json,
 )
+from encoders import Mean as Mean  # these two for the scripts
+from encoders import build_encoder as build_encoder
+from encoders import named_weights
 
 with quiet():
-    import bert4keras.layers
     import numpy as np
     import tensorflow as tf
-    from bert4keras.backend import gelu_erf, gelu_tanh, keras
-    from bert4keras.models import build_transformer_model
+    from bert4keras.backend import keras
     GPUS = tf.config.list_physical_devices('GPU')
     for gpu in GPUS:
         tf.config.experimental.set_memory_growth(gpu, True)     # two runs fit on one
 
 import safetensors.numpy
 from tqdm import tqdm
-
-# bert4keras hands one unseeded initializer to many layers; every one of those values is replaced by the checkpoint's.
-warnings.filterwarnings('ignore', message='The initializer TruncatedNormal is unseeded')
-
 
 # ---- TSV rows -------------------------------------------------------------------------------------------------------
 
@@ -235,17 +232,23 @@ def tokenize(knobs, examples):
     Word pieces as in Google's BERT. A pair that is too long loses tokens from the end of the longer text, on a tie
     from the second (BERT, run_classifier.py, _truncate_seq_pair).
     """
-    tokenizer, cls, sep = load_tokenizer(open_model(knobs.model, knobs.model_dir))
+    checkpoint = open_model(knobs.model, knobs.model_dir)
+    return token_ids(load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size']), knobs.maxlen, examples)
+
+
+def token_ids(tokenizer, maxlen, examples):
+    """tokenize() with load_tokenizer()'s answer."""
+    tokenizer, cls, sep = tokenizer
     texts_a, len_a = encode(tokenizer, [example.text_a for example in examples])
     pairs = examples[0].text_b is not None
     if pairs:
         texts_b, len_b = encode(tokenizer, [example.text_b for example in examples])
-        room = knobs.maxlen - 3
+        room = maxlen - 3
         cut_a = np.minimum(len_a, np.maximum(room - len_b, -(-room // 2)))
         len_b = np.minimum(len_b, room - cut_a)
         len_a = cut_a
     else:
-        len_a = np.minimum(len_a, knobs.maxlen - 2)
+        len_a = np.minimum(len_a, maxlen - 2)
     lengths = len_a + len_b + 3 if pairs else len_a + 2
     ids = np.full(lengths.sum(), sep, np.int32)
     for i, start in enumerate(np.cumsum(lengths) - lengths):
@@ -265,75 +268,7 @@ def encode(tokenizer, texts, chunk=10000):
     return ids, np.array([len(one) for one in ids])
 
 
-# ---- The encoder -----------------------------------------------------------------------------------------------------
-
-class Mean(keras.layers.Layer):
-    """The mean over the real tokens: (batch, length, hidden) and its mask -> (batch, hidden)."""
-
-    def call(self, inputs, mask=None):
-        weights = tf.cast(mask, inputs.dtype)[:, :, None]
-        return tf.reduce_sum(inputs * weights, 1) / tf.reduce_sum(weights, 1)
-
-    def compute_mask(self, inputs, mask=None):
-        return None
-
-
-class Encoder(NamedTuple):
-    inputs: list            # token ids and segment ids, (batch, length)
-    hidden_states: list     # the embeddings' output and every layer's, (batch, length, hidden)
-    sequence: object        # the last layer's
-    vector: object          # the text, by the model's own pooling, (batch, hidden)
-
-
-def build_encoder(knobs):
-    """The pre-trained encoder as a Keras graph, every variable filled from the checkpoint.
-
-    Raises UserError for a variable of the model that the checkpoint lacks, for a wrong shape, and for a variable of the
-    checkpoint that is neither used nor in SKIPPED.
-    """
-    checkpoint = open_model(knobs.model, knobs.model_dir)
-    settings = checkpoint.config
-    gelu = {'gelu_tanh': gelu_tanh, 'gelu_erf': gelu_erf}
-    if knobs.maxlen > settings['max_position_embeddings']:
-        raise UserError(f'--maxlen {knobs.maxlen}: the model has {settings["max_position_embeddings"]} positions.')
-    with quiet():
-        transformer = build_transformer_model(
-            model=checkpoint.family, return_keras_model=False,
-            **settings | {'hidden_act': gelu.get(settings['hidden_act'], settings['hidden_act'])})
-    layers, mapping = transformer.layers, transformer.variable_mapping()
-    for layer in layers.values():
-        if isinstance(layer, bert4keras.layers.LayerNormalization):
-            layer.epsilon = settings['layer_norm_eps']
-
-    outputs = [f'Transformer-{i}-FeedForward-Norm' for i in range(settings['num_hidden_layers'])]
-    first = 'Embedding-Mapping' if 'Embedding-Mapping' in layers else \
-        'Embedding-Dropout' if 'Embedding-Dropout' in layers else 'Embedding-Norm'
-    hidden_states = [layers[name].output for name in (first, *outputs)]
-    sequence = hidden_states[-1]
-    pooling = checkpoint.pooling if knobs.pooling == 'auto' else knobs.pooling
-    vector = Mean(name='Mean')(sequence) if pooling == 'mean' else sequence[:, 0]
-    if pooling == 'pooler':
-        layers['Pooler-Dense'] = keras.layers.Dense(settings['hidden_size'], 'tanh', name='Pooler-Dense')
-        vector = layers['Pooler-Dense'](vector)
-
-    variables = {}
-    for layer_name, names in mapping.items():
-        if layer_name in layers:
-            layers[layer_name].checkpoint_names = names
-            variables.update(zip(names, layers[layer_name].trainable_weights, strict=True))
-    load_variables(checkpoint, variables)
-    return Encoder(transformer.inputs, hidden_states, sequence, vector)
-
-
-def named_weights(model):
-    """{name: variable} of the whole model: Google's names for the encoder, layer/variable for what is on top."""
-    weights = {}
-    for layer in model.layers:
-        own = [f'{layer.name}/{variable.name.removesuffix(":0").removeprefix(layer.name + "/")}'
-               for variable in layer.weights]
-        weights.update(zip(getattr(layer, 'checkpoint_names', own), layer.weights, strict=True))
-    assert len(weights) == len(model.weights), 'two variables of one name'
-    return weights
+# ---- The head and the optimizer -------------------------------------------------------------------------------------
 
 
 def classifier(knobs, units):
@@ -343,9 +278,6 @@ def classifier(knobs, units):
     else:                                                               # run_classifier.py: truncated normal
         initial = keras.initializers.TruncatedNormal(stddev=0.02, seed=knobs.seed)
     return keras.layers.Dense(units, kernel_initializer=initial, name='classifier')
-
-
-# ---- The optimizer --------------------------------------------------------------------------------------------------
 
 
 class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
@@ -359,14 +291,15 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.peak, self.steps, self.warmup, self.schedule = peak, steps, warmup, schedule
 
     def __call__(self, step):
-        t, total, rising = tf.cast(step, tf.float32), float(self.steps), self.steps * self.warmup
+        # In float64, so that the rate is right to the last digit of float32.
+        t, rising = tf.cast(step, tf.float64), self.steps * self.warmup
         if self.schedule == 'linear':
-            rising = float(int(rising))
-        rise = tf.minimum(1.0, t / rising) if rising else 1.0
-        left = tf.maximum(0.0, total - t)
-        if self.schedule == 'multiplied':
-            return self.peak * rise * left / total
-        return self.peak * tf.minimum(rise, left / max(total - rising, 1.0))
+            rising = int(rising)
+        rise = tf.minimum(t / rising, 1) if rising else 1
+        left = tf.maximum(self.steps - t, 0)
+        rate = rise * left / self.steps if self.schedule == 'multiplied' else \
+            tf.minimum(rise, left / max(self.steps - rising, 1))
+        return tf.cast(self.peak * rate, tf.float32)
 
     def get_config(self):
         return {'peak': self.peak, 'steps': self.steps, 'warmup': self.warmup, 'schedule': self.schedule}
@@ -422,20 +355,24 @@ def build_optimizer(knobs, model, examples):
              for name, variable in weights.items()}
     schedule = WarmUpDecay(knobs.learning_rate, knobs.epochs * steps_per_epoch(knobs, examples), knobs.warmup,
                            knobs.schedule)
-    return AdamW(schedule, rates, knobs.bias_correction, knobs.epsilon, knobs.clip_norm)
+    optimizer = AdamW(schedule, rates, knobs.bias_correction, knobs.epsilon, knobs.clip_norm)
+    return keras.mixed_precision.LossScaleOptimizer(optimizer) if knobs.precision == 'float16' else optimizer
 
 
 def layer_scale(name, decay, names):
     """decay ** (n + 2 - depth): depth 0 for the embeddings, i + 1 for layer i, n + 2 for the new layers on top.
 
     One more than it was meant to be, as in google-research/electra (_get_layer_lrs), whose published scores include it.
-    BERT's pooler lies between its last layer and the new ones.
+    BERT's pooler lies between its last layer and the new ones; all layers of an ALBERT are one.
     """
-    encoder_layer = r'(?:bert|electra)/encoder/layer_(\d+)/'
-    layers = 1 + max(int(found[1]) for found in (re.match(encoder_layer, one) for one in names) if found)
-    inside = re.match(encoder_layer, name)
-    depth = int(inside[1]) + 1 if inside else 0 if re.match('(bert|electra)/embeddings', name) else \
-        layers + 1 if name.startswith('bert/pooler/') else layers + 2
+    def layer(one):
+        found = re.match(r'(?:bert|electra)/encoder/(?:layer_(\d+)|layer_shared|transformer)/', one)
+        return found and int(found[1] or 0) + 1
+
+    layers = max(layer(one) or 0 for one in names)
+    depth = layer(name) or (
+        0 if re.match(r'(bert|electra)/(embeddings|encoder/embedding_hidden_mapping_in)', name) else
+        layers + 1 if name.startswith('bert/pooler/') else layers + 2)
     return decay ** (layers + 2 - depth)
 
 
@@ -601,7 +538,7 @@ def run_folder(knobs):
 
 def run_config(knobs):
     """What decides the outcome: the knobs, the model, the code, the versions; not the content of the data."""
-    sources = [config.ROOT / f'{name}.py' for name in (knobs.task, 'snippets', 'checkpoints', 'config')]
+    sources = [config.ROOT / f'{name}.py' for name in (knobs.task, 'snippets', 'encoders', 'checkpoints', 'config')]
     checkpoint = open_model(knobs.model, knobs.model_dir)
     return {
         'task': knobs.task, 'recipe': knobs.recipe, 'knobs': dataclasses.asdict(knobs),
