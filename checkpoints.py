@@ -434,14 +434,10 @@ def open_model(name, model_dir):
     return Checkpoint(folder)
 
 
-def load_variables(checkpoint, variables):
-    """Fill {name: variable} from the checkpoint, and account for everything else that is in there."""
-    for name, variable in variables.items():
-        if checkpoint.shapes.get(name) != tuple(variable.shape):
-            raise UserError(f'{checkpoint.path}: variable {name} should have the shape {tuple(variable.shape)}; '
-                            f'the checkpoint has {checkpoint.shapes.get(name, "none of this name")}.')
+def skipped_variables(checkpoint, used):
+    """{reason: names} of the variables that are not `used`. Raises UserError for one that nothing is known about."""
     skipped = {}
-    for name in set(checkpoint.shapes) - set(variables):
+    for name in sorted(set(checkpoint.shapes) - set(used)):
         reason = next((why for pattern, why in SKIPPED.items() if re.fullmatch(pattern, name)), None)
         if checkpoint.knobs and not name.startswith(('bert/', 'electra/')):
             reason = 'head of another task'
@@ -449,6 +445,16 @@ def load_variables(checkpoint, variables):
             raise UserError(f'{checkpoint.path}: variable {name} belongs to nothing that is known here; '
                             'the checkpoint is of another model.')
         skipped.setdefault(reason, []).append(name)
+    return skipped
+
+
+def load_variables(checkpoint, variables):
+    """Fill {name: variable} from the checkpoint, and account for everything else that is in there."""
+    for name, variable in variables.items():
+        if checkpoint.shapes.get(name) != tuple(variable.shape):
+            raise UserError(f'{checkpoint.path}: variable {name} should have the shape {tuple(variable.shape)}; '
+                            f'the checkpoint has {checkpoint.shapes.get(name, "none of this name")}.')
+    skipped = skipped_variables(checkpoint, variables)
     for name, value in checkpoint.read(variables):
         if not np.isfinite(value).all():
             raise UserError(f'{checkpoint.path}: variable {name} holds values that are not finite.')
@@ -473,7 +479,9 @@ def load_tokenizer(folder, rows):
         raise UserError(f'{path}: {len(vocabulary)} tokens, but the checkpoint has {rows} word embeddings '
                         '(and [PAD] must be the first token). Use the vocabulary the model was trained with.')
     lowercase = not any(token != token.lower() for token in vocabulary if not re.fullmatch(r'\[.*]|<.*>', token))
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token='[UNK]'))     # no special tokens: '[SEP]' in a text is text
+    # Google's limit for a word, in BERT and ELECTRA alike; `tokenizers` itself has 100, and longer ones become [UNK].
+    word_pieces = WordPiece(vocabulary, unk_token='[UNK]', max_input_chars_per_word=200)
+    tokenizer = Tokenizer(word_pieces)      # no special tokens: '[SEP]' in a text is text
     tokenizer.normalizer = BertNormalizer(lowercase=lowercase, strip_accents=lowercase)
     tokenizer.pre_tokenizer = BertPreTokenizer()
     return tokenizer, vocabulary['[CLS]'], vocabulary['[SEP]']

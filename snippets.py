@@ -295,7 +295,7 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
         t, rising = tf.cast(step, tf.float64), self.steps * self.warmup
         if self.schedule == 'linear':
             rising = int(rising)
-        rise = tf.minimum(t / rising, 1) if rising else 1
+        rise = tf.minimum(t / rising, 1) if rising else tf.ones_like(t)
         left = tf.maximum(self.steps - t, 0)
         rate = rise * left / self.steps if self.schedule == 'multiplied' else \
             tf.minimum(rise, left / max(self.steps - rising, 1))

@@ -12,13 +12,17 @@ import threading
 import zipfile
 
 import pytest
+from conftest import SIZES, random_variables, write_hugging_face
 
 import config
 from tools import download
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves server.files. With a cut it sends that many bytes, once; without ranges it always sends all."""
+    """Serves server.files. With a cut it sends that many bytes, once; without ranges it always sends all.
+
+    A file that is a string is the path of another one, to which it redirects.
+    """
 
     def do_GET(self):
         server, start = self.server, 0
@@ -27,6 +31,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.seen.append((self.path, wanted))
         if content is None:
             return self.send_error(404)
+        if isinstance(content, str):
+            self.send_response(302)
+            self.send_header('Location', content)
+            return self.end_headers()
         if wanted and server.ranges:
             start = int(wanted.removeprefix('bytes=').removesuffix('-'))
             if start >= len(content):
@@ -260,6 +268,46 @@ def test_models(server, fetch, tmp_path, monkeypatch, model, members, kept):
         assert {path.name: path.read_bytes() for path in (tmp_path / 'pretrained' / model).iterdir()} == kept
 
 
+@pytest.fixture
+def hub(server, monkeypatch):
+    """The hub is on the server, and on it owner/tiny, a model by the name `tiny`. The folder's address."""
+    monkeypatch.setattr(config, 'HUB_URL', server.url)
+    monkeypatch.setitem(config.MODELS, 'tiny', config.Model('bert-small', hub='owner/tiny', revision='refs/pr/2'))
+    return '/owner/tiny/resolve/refs%2Fpr%2F2'
+
+
+def test_a_model_of_the_hub(server, hub, fetch, tmp_path, monkeypatch):
+    import checkpoints
+    source = write_hugging_face(tmp_path / 'source', random_variables('bert', SIZES), SIZES, 'bert')
+    files = {path.name: path.read_bytes() for path in source.iterdir()}
+    server.files = {f'{hub}/{name}': f'/store/{name}' for name in files} \
+        | {f'/store/{name}': content for name, content in files.items()}
+    server.cuts['/store/model.safetensors'] = 100_000      # the range goes with the redirection
+    monkeypatch.setattr(checkpoints, 'download', lambda *arguments: download.main(arguments))
+    checkpoint = checkpoints.open_model('tiny', str(tmp_path / 'pretrained'))
+    folder = tmp_path / 'pretrained' / 'tiny'
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+    assert (checkpoint.folder, checkpoint.family) == (folder, 'bert')
+    assert [path for path, wanted in server.seen if wanted] == [f'{hub}/model.safetensors', '/store/model.safetensors']
+    seen = len(server.seen)
+    assert fetch('tiny')[::2] == (0, ['tiny'])
+    assert len(server.seen) == seen
+
+
+@pytest.mark.parametrize('files, messages', [
+    ({'config.json': b'{}', 'vocab.txt': b'[PAD]'}, ['holds no model.safetensors', '--model FOLDER']),
+    ({'config.json': b'{}', 'vocab.txt': b'[PAD]', 'model.safetensors': b'cut off'}, ['model.safetensors is damaged']),
+    (dict.fromkeys(download.HUB_FILES, b'<html>Please log in</html>'), ['config.json is damaged', 'login page']),
+    ({}, ['the server answered 404']),
+])
+def test_a_wrong_repository_leaves_nothing(server, hub, fetch, tmp_path, files, messages):
+    server.files = {f'{hub}/{name}': content for name, content in files.items()}
+    status, error, left = fetch('tiny')
+    assert (status, left) == (2, [])
+    for text in (*messages, f'{server.url}{hub}/vocab.txt', f'-> {tmp_path / "pretrained" / "tiny" / "vocab.txt"}'):
+        assert text in error
+
+
 def test_names(fetch, monkeypatch, capsys):
     installed = []
     monkeypatch.setattr(download, 'install', lambda name, root: installed.append((name, root.name)))
@@ -269,6 +317,12 @@ def test_names(fetch, monkeypatch, capsys):
     installed.clear()
     assert fetch('all')[0] == 0
     assert [name for name, _ in installed] == list(config.DOWNLOADS)
+    installed.clear()
+    assert fetch('tinybert-4l', 'bert-base-chinese')[0] == 0
+    assert installed == [('tinybert-4l', 'pretrained'), ('bert-base-chinese', 'pretrained')]
+    assert [url for url, _, _ in download.sources('tinybert-4l')] == [
+        f'https://huggingface.co/huawei-noah/TinyBERT_General_4L_312D/resolve/refs%2Fpr%2F2/{name}'
+        for name in ('config.json', 'vocab.txt', 'model.safetensors')]
     installed.clear()
     assert download.main(['minilm']) == 0
     assert 'needs no download' in capsys.readouterr().out

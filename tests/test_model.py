@@ -9,19 +9,18 @@ from conftest import (
     SHARED,
     SIZES,
     WORDS,
-    forward,
-    google_shapes,
     make_knobs,
     needs_shared,
     random_variables,
+    sizes_of,
     write_google,
     write_hugging_face,
 )
 
 import snippets
-from checkpoints import SKIPPED, Checkpoint, UserError
+from checkpoints import SKIPPED, Checkpoint, UserError, encoder_shapes
+from tools import reference
 
-ELECTRA = SIZES | {'embedding_size': 32, 'num_attention_heads': 1}
 PAIRS = [('a man.', 'he left, a man?'), ('b', '2'), ('the end of it all', 'x y z 1 2 3')]
 
 
@@ -35,26 +34,32 @@ def vectors(folder, *options):
     return *model.predict_on_batch([ids, segments]), ids, segments
 
 
+def expected_vectors(family, sizes, variables, ids, segments, gelu, pooling):
+    """The sequence and the text vector by the float64 reference."""
+    head = {'classifier/kernel': np.zeros((64, 2)), 'classifier/bias': np.zeros(2)}
+    settings = sizes | {'hidden_act': gelu, 'layer_norm_eps': 1e-12}
+    states, vector, *_ = reference.Model(family, settings, pooling, variables | head).forward(ids, segments)
+    return states[-1], vector
+
+
 @pytest.mark.parametrize('layout', ['Google', 'Hugging Face', 'Hugging Face, no prefix'])
 @pytest.mark.parametrize('family', ['bert', 'electra', 'electra of one size'])
 def test_the_encoder_computes_what_the_papers_say(tmp_path, capsys, layout, family):
-    sizes = ELECTRA if family == 'electra' else SIZES | {'num_attention_heads': 1} if family != 'bert' else SIZES
+    sizes = SIZES | {'num_attention_heads': 1} if family == 'electra of one size' else sizes_of(family)
     family = family.split()[0]
     variables = random_variables(family, sizes)
     if layout == 'Google':      # ELECTRA's downloads have no json: their shapes must do
         folder = write_google(tmp_path, variables, SIZES if family == 'bert' else None)
     else:
         folder = write_hugging_face(tmp_path, variables, sizes, family, prefix='no' not in layout or family != 'bert')
-    gelu = 'tanh' if layout == 'Google' and family == 'bert' else 'erf'
+    forms = ['gelu_tanh', 'gelu_erf'] if layout == 'Google' and family == 'bert' else ['gelu_erf', 'gelu_tanh']
     sequence, vector, ids, segments = vectors(folder)
-    expected = forward(variables, family, sizes, ids, segments, gelu)
+    pooling = 'pooler' if family == 'bert' else 'cls'
+    (expected, text), (other, _) = (
+        expected_vectors(family, sizes, variables, ids, segments, form, pooling) for form in forms)
     real = ids != 0
     assert np.abs(sequence - expected)[real].max() < 1e-5 * np.abs(expected).max()
-    other = forward(variables, family, sizes, ids, segments, 'erf' if gelu == 'tanh' else 'tanh')
     assert np.abs(sequence - other)[real].max() > 5 * np.abs(sequence - expected)[real].max()
-    first = expected[:, 0]
-    text = np.tanh(first @ variables['bert/pooler/dense/kernel'] + variables['bert/pooler/dense/bias']) \
-        if family == 'bert' else first
     np.testing.assert_allclose(vector, text, atol=1e-5)
     if layout == 'Google':
         assert 'skipped: pre-training head' in capsys.readouterr().out
@@ -128,16 +133,16 @@ def test_damaged_or_foreign_folders(tmp_path):
 
 
 @needs_shared
-@pytest.mark.parametrize('folder', ['uncased_L-4_H-256_A-4', 'CoVBERT_L-12_H-768', 'chinese_L-12_H-768_A-12'])
-def test_every_variable_of_real_checkpoints_is_known(folder):
+@pytest.mark.parametrize(('folder', 'family'), [
+    ('uncased_L-4_H-256_A-4', 'bert'), ('CoVBERT_L-12_H-768', 'bert'), ('chinese_L-12_H-768_A-12', 'bert'),
+    ('albert_base_zh', 'albert'), ('albert_tiny_zh', 'albert_zh')])
+def test_every_variable_of_real_checkpoints_is_known(folder, family):
     folder = SHARED / 'checkpoints' / folder
     lines = [line.split(' ', 2) for line in (folder / 'variables.txt').read_text().splitlines() if line.strip()]
     real = {name: tuple(json.loads(shape)) for name, _, shape in lines}
-    used = {name: shape for name, shape in google_shapes('bert', json.loads((folder / 'bert_config.json').read_text()))
-            .items() if not name.startswith('cls/')}
-    assert {name: real[name] for name in used if name in real} == used
-    unknown = [name for name in set(real) - set(used) if not any(re.fullmatch(p, name) for p in SKIPPED)]
-    assert unknown == []
+    used = encoder_shapes(family, json.loads(next(folder.glob('*config*.json')).read_text()))
+    assert {name: real.get(name) for name in used} == used
+    assert [name for name in set(real) - set(used) if not any(re.fullmatch(p, name) for p in SKIPPED)] == []
 
 
 def test_cased_vocabularies_keep_case_and_accents(tmp_path):

@@ -5,12 +5,13 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from conftest import SIZES, google_shapes, make_knobs
+from conftest import SIZES, make_knobs
 
 import CoLA
 import config
 import RTE
 import snippets
+from checkpoints import encoder_shapes
 from snippets import keras, tf
 
 
@@ -36,7 +37,7 @@ def test_layer_wise_rates_are_electras(n_layers, decay):
         key_to_depths[f'encoder/layer_{layer}/'] = layer + 1
     expected = {key: decay ** (n_layers + 2 - depth) for key, depth in key_to_depths.items()}
     sizes = SIZES | {'num_hidden_layers': n_layers, 'embedding_size': 8}
-    names = [name for name in google_shapes('electra', sizes) if name.startswith('electra/')] + ['task_specific/kernel']
+    names = [*encoder_shapes('electra', sizes), 'task_specific/kernel']
     for name in names:
         assert snippets.layer_scale(name, decay, names) == next(v for k, v in expected.items() if k in name)
     assert snippets.layer_scale('electra/encoder/layer_11/x', decay, names) == pytest.approx(decay ** (n_layers - 10))

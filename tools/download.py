@@ -10,6 +10,7 @@ A broken transfer goes on where it stopped. The addresses are in config.py.
 import argparse
 import contextlib
 import difflib
+import json
 import os
 import re
 import shutil
@@ -19,10 +20,11 @@ import time
 import zipfile
 import zlib
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pooch
 import requests
+import safetensors
 from tqdm import tqdm
 
 try:
@@ -54,6 +56,7 @@ GLUE = {
     'diagnostic': {'diagnostic.tsv': (1104, 3)},
 }
 NO_HEADER = {('CoLA', 'train.tsv'), ('CoLA', 'dev.tsv'), ('MRPC', 'dev_ids.tsv')}
+HUB_FILES = ('config.json', 'vocab.txt', 'model.safetensors')
 MODEL_FILE = r'vocab\.txt|\w[\w.-]*\.index|\w[\w.-]*\.data-\d{5}-of-\d{5}|(\w[\w.-]*)?config[\w.-]*\.json'
 
 
@@ -67,7 +70,8 @@ class Wrong(Exception):
 def retrieve(url, sha256, path, part):
     """Fetch url to `path` with pooch; what has arrived of it waits in `part`, also for the next run.
 
-    Raises Wrong for another sha256 than the given one ('': none is known), requests.RequestException for the network.
+    Raises Wrong for another sha256 than the given one ('': none is known) and for a repository without safetensors,
+    requests.RequestException for the network.
     """
     def downloader(url, output, _):
         transfer(url, part)
@@ -76,7 +80,11 @@ def retrieve(url, sha256, path, part):
     pooch.get_logger().setLevel('WARNING')
     try:
         pooch.retrieve(url, sha256 or None, path.name, path.parent, downloader=downloader)
-    except requests.RequestException:
+    except requests.RequestException as error:
+        if path.name == 'model.safetensors' and error.response is not None and error.response.status_code == 404:
+            raise Wrong(f'the repository holds no model.safetensors ({url}), and nothing else is read. Convert its '
+                        'weights where transformers and PyTorch are installed (AutoModel, save_pretrained), and '
+                        '--model FOLDER takes them') from error
         raise
     except ValueError as error:     # pooch's word for another hash
         raise Wrong(f'{url} is not the published file: its sha256 is not {sha256}') from error
@@ -189,18 +197,34 @@ def check_model(model, folder):
     names = sorted(path.name for path in folder.iterdir())
     if 'vocab.txt' not in names:
         raise Wrong('vocab.txt is missing')
-    indexes = [name for name in names if name.endswith('.index')]
-    if len(indexes) != 1:
-        raise Wrong(f'{len(indexes)} checkpoints (*.index) instead of one')
-    stem = indexes[0].removesuffix('.index')
-    data = [name for name in names if name.startswith(f'{stem}.data-')]
-    count = int(data[0][-5:]) if data else 1
-    if data != [f'{stem}.data-{i:05}-of-{count:05}' for i in range(count)]:
-        raise Wrong(f'data files of {indexes[0]} are missing')
+    checkpoints = [name for name in names if name.endswith('.index') or name == 'model.safetensors']
+    if len(checkpoints) != 1:
+        raise Wrong(f'{len(checkpoints)} checkpoints (*.index or model.safetensors) instead of one')
+    if checkpoints[0] == 'model.safetensors':
+        check_hub_files(folder)
+    else:
+        stem = checkpoints[0].removesuffix('.index')
+        data = [name for name in names if name.startswith(f'{stem}.data-')]
+        count = int(data[0][-5:]) if data else 1
+        if data != [f'{stem}.data-{i:05}-of-{count:05}' for i in range(count)]:
+            raise Wrong(f'data files of {checkpoints[0]} are missing')
     # ELECTRA's archives carry none: the sizes are read off the checkpoint.
     if not config.MODELS[model].recipe.startswith('electra') and not any(name.endswith('.json') for name in names):
         raise Wrong('the configuration (*config*.json) is missing')
     return ', '.join(names)
+
+
+def check_hub_files(folder):
+    """That these are what their names say: no archive has checked them, and most have no published hash."""
+    try:
+        file = 'config.json'
+        json.loads((folder / file).read_bytes())
+        file = 'model.safetensors'
+        with safetensors.safe_open(folder / file, 'np'):      # compares the file's size with its own table of contents
+            pass
+    except (ValueError, safetensors.SafetensorError) as error:
+        raise Wrong(f'{file} is damaged or another file ({error}). Does a proxy or a login page answer instead of the '
+                    'server?') from error
 
 
 # ---- Folders ---------------------------------------------------------------------------------------------------------
@@ -208,8 +232,13 @@ def check_model(model, folder):
 
 def sources(name):
     """[(address, sha256 or '', file name or '' for a zip)] of a GLUE folder or a model."""
-    return config.DOWNLOADS[name] if name in config.DOWNLOADS else \
-        [(config.MODELS[name].url, config.MODELS[name].sha256, '')]
+    if name in config.DOWNLOADS:
+        return config.DOWNLOADS[name]
+    model = config.MODELS[name]
+    if not model.hub:
+        return [(model.url, model.sha256, '')]
+    folder = f'{config.HUB_URL}/{model.hub}/resolve/{quote(model.revision, safe="")}'
+    return [(f'{folder}/{file}', model.sha256 if file == 'model.safetensors' else '', file) for file in HUB_FILES]
 
 
 def part_file(root, name, file):
@@ -345,7 +374,7 @@ def main(argv=None):
     for name in find_names(parser, args.names):
         if name in config.DOWNLOADS:
             missing[name] = args.data_dir
-        elif config.MODELS[name].url:
+        elif not config.MODELS[name].package:
             missing[name] = args.model_dir
         else:
             print(f'{name} needs no download: its weights were installed with the project '

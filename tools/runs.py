@@ -3,29 +3,35 @@
 import contextlib
 import dataclasses
 import hashlib
-import importlib
+import importlib.util
 import io
 import re
 import sys
+from pathlib import Path
+
+import numpy as np
 
 import config
 import snippets
-from checkpoints import Checkpoint, UserError, read_json
+from checkpoints import Checkpoint, UserError, open_model, read_json, read_lines
 
 
-def open_run(folder):
+def open_run(folder, **changed):
     """(script, knobs, model) of a folder in runs/: the task's script and its model with the weights of the best epoch.
 
-    The model is built by the script as it is now; that it was edited since is said on standard error. Raises UserError.
+    The model is built by the script as it is now; that it was edited since is said on standard error. `changed` are
+    knobs that shall differ from the run's, such as precision='float32'. Raises UserError.
     """
     run = Checkpoint(folder)
     if not isinstance(run.task, str) or not re.fullmatch(r'\w+', run.task) or not (
             config.ROOT / f'{run.task}.py').is_file():
-        raise UserError(f'{folder}: no run of one of the scripts: its config.json names none. Choose a folder in runs/.')
+        raise UserError(f'{folder}: no run of one of the scripts: its config.json names none. Choose a folder in '
+                        'runs/.')
     script = importlib.import_module(run.task)
     given = {field.name: run.knobs[field.name] for field in dataclasses.fields(config.Knobs) if field.name in run.knobs}
     given['labels'] = tuple(given.get('labels', ()))
-    knobs = script.knobs.for_recipe(run.recipe, given | {'model': str(folder), 'init': str(folder)})
+    path = str(run.folder.resolve())        # a path, where a folder has the name of a model of the table
+    knobs = script.knobs.for_recipe(run.recipe, given | {'model': path, 'init': path} | changed)
     with contextlib.redirect_stdout(io.StringIO()):     # which variables were read
         model = script.build_model(knobs, 1)
         snippets.load_run(knobs, model)
@@ -34,3 +40,52 @@ def open_run(folder):
         print(f'Note: {run.task}.py was edited since this run; its model is built as the script says now.',
               file=sys.stderr)
     return script, knobs, model
+
+
+def dev_examples(folder):
+    """The dev texts of a run as Examples, from its dev_predictions.tsv; text_b is None where the task takes one text.
+
+    That file is the run's own record of what its script's load_data() gave: a column text_b that is empty throughout
+    means single texts. Raises UserError.
+    """
+    path = Path(folder) / 'dev_predictions.tsv'
+    if not path.is_file():
+        raise UserError(f'{path}: no such file. It shows whether the model takes one text or two: copy the whole '
+                        'folder of the run.')
+    header, *rows = [line.split('\t') for line in read_lines(path)]
+    rows = [dict(zip(header, row, strict=False)) for row in rows]
+    if not rows or any(not {'text_a', 'text_b'} <= set(row) for row in rows):
+        raise UserError(f'{path}: not the file that the run wrote: it needs the columns text_a and text_b, and rows.')
+    pair = any(row['text_b'] for row in rows)
+    return [snippets.Example(str(path), i + 2, i, row['text_a'], row['text_b'] if pair else None, None)
+            for i, row in enumerate(rows)]
+
+
+def settings_of(folder, knobs):
+    """What it takes to turn texts into a run's token ids, and its outputs into answers; also kept in export.json."""
+    return {'task': knobs.task, 'labels': list(knobs.labels), 'maxlen': knobs.maxlen,
+            'pair': dev_examples(folder)[0].text_b is not None,
+            'vocab_size': open_model(knobs.model, knobs.model_dir).config['vocab_size']}
+
+
+def sample_batches(folder, knobs):
+    """Batches (ids, segments) of 1, 2, 5 and the other of up to 32 dev texts of a run, to compare models with.
+
+    They are of all lengths in random order, so that most are padded; an empty text and one of maxlen tokens are there.
+    """
+    examples = dev_examples(folder)[:500]
+    first = examples[0]
+    for times in (0, knobs.maxlen):
+        examples.append(first._replace(text_a=f'{first.text_a} ' * times,
+                                       text_b=None if first.text_b is None else f'{first.text_b} ' * times))
+    data = snippets.tokenize(knobs, examples)
+    rows = np.argsort(data.lengths, kind='stable')[np.linspace(0, len(data) - 1, min(len(data), 32)).astype(int)]
+    return [data.batch(some) for some in np.split(np.random.default_rng(0).permutation(rows), [1, 3, 8]) if len(some)]
+
+
+def require(*packages):
+    """Raises UserError unless they are installed, all of them of the extra `onnx`."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f'ONNX needs {", ".join(missing)}: start this with `uv run --extra onnx -m tools...`, or '
+                        f'pip install {" ".join(missing)}.')

@@ -1,0 +1,139 @@
+"""Every family against float64 numpy and against transformers' committed numbers; tools.align itself."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import random_variables, sizes_of
+from make_goldens import FAMILIES, GOLDENS, norms, small_setup
+
+from checkpoints import hugging_face_name
+from tools import align, reference
+
+
+@pytest.fixture(scope='module', params=[*FAMILIES, 'albert_zh'])
+def setup(request, tmp_path_factory):
+    return small_setup(request.param, tmp_path_factory.mktemp('align') / request.param)
+
+
+def test_forward_and_backward(setup, capsys):
+    """Logits, loss and every gradient, of a classification and of a regression."""
+    family, numpy = setup.checkpoint.family, align.Numpy(setup)
+    for task, model in setup.models.items():
+        ids, segments, labels = setup.data[task][0]
+        logits = model([ids, segments], training=False).numpy()
+        loss, gradients = align.gradients_of(model, ids, segments, labels)
+        _, _, expected, expected_loss, expected_gradients = numpy.forward(task)
+        assert align.relative(logits, expected) < 1e-5
+        assert loss == pytest.approx(expected_loss, rel=1e-5)
+        assert align.compare_variables('gradients', gradients, expected_gradients, 1e-4).passed
+        if family in FAMILIES:
+            golden = json.loads(GOLDENS.read_text())[family][task]
+            assert align.relative(logits, np.array(golden['logits'])) < 1e-5
+            assert loss == pytest.approx(golden['loss'], rel=1e-5)
+            for name, norm in norms(gradients).items():
+                if not name.endswith('key/bias'):           # zero
+                    assert norm == pytest.approx(golden['gradients'][name], rel=1e-4), name
+
+
+def test_twenty_steps_of_both_recipes(setup):
+    family, numpy, start = setup.checkpoint.family, align.Numpy(setup), align.named_arrays(setup.models['MRPC'])
+    for run in setup.runs:
+        if run['steps'] != [align.STEPS]:
+            continue
+        (weights, rates), (expected, expected_rates) = setup.train(run), numpy.train(run)
+        assert align.relative(rates, expected_rates) < 1e-7
+        assert align.compare_variables('weights', weights, expected, 1e-4).passed
+        assert align.compare_changes('change', weights, expected, start, 1e-3).passed
+        if family in FAMILIES:
+            golden = json.loads(GOLDENS.read_text())[family][run['recipe']['schedule']]
+            assert align.relative(rates, np.array(golden['rates'])) < 1e-7
+            for name, norm in norms({name: weights[name] - start[name] for name in weights}).items():
+                if not name.endswith('key/bias'):
+                    assert norm == pytest.approx(golden['moved'][name], rel=1e-3), name
+
+
+def test_names_are_transformers_own(setup):
+    if setup.checkpoint.family in FAMILIES:
+        variables = json.loads(GOLDENS.read_text())[setup.checkpoint.family]['variables']
+        ours = {hugging_face_name(name, setup.checkpoint.family).split('.', 1)[1] for name in setup.names}
+        assert ours == {name for name in variables if setup.checkpoint.pooling == 'pooler' or 'pooler' not in name}
+
+
+@pytest.mark.parametrize(('family', 'pooling', 'activation'), [
+    ('bert', 'pooler', 'gelu_tanh'), ('electra', 'cls', 'gelu_erf'), ('albert_zh', 'mean', 'relu')])
+def test_the_reference_is_its_own_derivative(family, pooling, activation):
+    """Its gradients against central differences of its loss, along a random direction of every variable."""
+    sizes = sizes_of(family) | {'hidden_act': activation, 'layer_norm_eps': 1e-12}
+    random = np.random.default_rng(0)
+    head = {'classifier/kernel': random.normal(size=(64, 1)), 'classifier/bias': random.normal(size=1)}
+    model = reference.Model(family, sizes, pooling, random_variables(family, sizes) | head, 5.0)
+    ids, segments = random.integers(4, 60, (2, 5)), random.integers(0, 2, (2, 5))
+    ids[0, 3:] = 0
+    batch = ids, segments, random.normal(size=2)
+    model.loss(*batch)
+    for name, gradient in model.gradients.items():
+        value, direction = model.variables[name], random.normal(size=np.shape(model.variables[name]))
+        losses = []
+        for sign in (1, -1):
+            model.variables[name] = value + sign * 1e-6 * direction
+            losses.append(type(model).loss(model, *batch))
+        model.variables[name] = value
+        assert (losses[0] - losses[1]) / 2e-6 == pytest.approx((gradient * direction).sum(), rel=1e-4, abs=1e-6), name
+
+
+def test_mixed_precision_keeps_what_float32_would(setup):
+    if setup.checkpoint.family == 'bert':
+        rows = list(align.compare_precision(setup))
+        logits = {row.what.split()[2].rstrip(','): row.difference for row in rows if row.what.startswith('logits')}
+        assert 0 < logits['float16'] < 0.005
+        assert 0 < logits['bfloat16'] < 0.04
+        assert [row.passed for row in rows if row.what.startswith('LayerNorm')] == [True, True]
+
+
+def test_the_command_says_what_differs(tmp_path, capsys, monkeypatch):
+    sizes = sizes_of('electra') | {'num_hidden_layers': 1, 'generator_size': '1/4'}
+    (tmp_path / 'config.json').write_text(json.dumps(sizes))
+    monkeypatch.setattr(align, 'STEPS', 2)
+    monkeypatch.setattr(align, 'compare_precision', lambda setup: [])
+    args = ['--random', str(tmp_path / 'config.json'), '--markdown', str(tmp_path / 'table.md')]
+    assert align.main(args) == 0
+    assert 'all 22 rows pass' in capsys.readouterr().out
+    assert '| logits, regression |' in (tmp_path / 'table.md').read_text()
+    monkeypatch.setattr(reference.Model, 'depth', lambda self, name: (0, 0))    # without the exponent of the layers
+    assert align.main(args) == 1
+    out = capsys.readouterr().out
+    assert "weights after 1 step, ELECTRA's recipe" in out
+    assert '**FAIL**' in out
+    assert align.main(['nowhere']) == 2
+    assert capsys.readouterr().err.startswith('error: --model nowhere: neither a folder')
+
+
+def test_a_reference_without_transformers_is_named(tmp_path, tiny_bert, capsys):
+    assert align.main([str(tiny_bert), '--reference', '/bin/false']) == 2
+    assert 'it needs torch and transformers' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_softmax_is_computed_in_float32():
+    """The weights of attention in bfloat16 are those of float64, rounded once."""
+    from encoders import Attention, tf
+    random = np.random.default_rng(0)
+    q, k, v = (tf.constant(random.normal(size=(2, 7, 2, 16)) * 3, tf.bfloat16) for _ in range(3))
+    layer = Attention(2, 16, dtype='mixed_bfloat16')
+    layer.build([(2, 7, 32)] * 3)
+    mask = np.arange(7) < np.array([[7], [4]])
+    _, weights = tf.function(lambda: layer.pay_attention_to([q, k, v], [None, tf.constant(mask)]))()
+    q, k = (np.array(tf.cast(x, tf.float64)).swapaxes(1, 2) for x in (q, k))
+    scores = np.array(tf.cast(tf.cast(q @ k.swapaxes(-1, -2), tf.bfloat16), tf.float64)) / 4   # the product is bfloat16
+    scores = np.where(mask[:, None, None], scores, -np.inf)
+    exact = np.exp(scores - scores.max(-1, keepdims=True))
+    exact /= exact.sum(-1, keepdims=True)
+    assert np.abs(np.array(tf.cast(weights, tf.float64)) - exact).max() <= 2 ** -9
+    assert not np.array(tf.cast(weights, tf.float32))[1, :, :, 4:].any()
+
+
+def test_unknown_random_family(tmp_path, capsys):
+    (tmp_path / 'config.json').write_text(json.dumps(sizes_of('bert') | {'model_type': 'roberta'}))
+    assert align.main(['--random', str(tmp_path / 'config.json')]) == 2
+    assert "model_type 'roberta' is none of" in capsys.readouterr().err

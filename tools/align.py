@@ -1,0 +1,422 @@
+"""Compare a model as this project computes it with an independent implementation, number by number.
+
+    uv run -m tools.align minilm                                    # against tools/reference.py, float64 numpy
+    uv run -m tools.align electra-small --reference PYTHON          # against transformers, where PYTHON has it
+    uv run -m tools.align --random electra_base/config.json         # random weights of these sizes, authentic names
+    uv run -m tools.align minilm --markdown table.md
+
+Token ids, hidden states, text vector, logits, loss, metrics, the learning rate of every step, the gradient of every
+variable, the weights after 1 and 20 steps of both recipes, and what mixed precision does to the logits. The steps are
+the ones of MRPC.py and STSB.py, on 32 pairs of their dev sets in demo/ (--data-dir: of real ones), with dropout off.
+
+Differences are the largest one over the largest absolute value of the reference, for gradients and weights in the
+variable where this is worst, for changes the Euclidean norm of all. Exit status 0 where all pass, 1 where something
+fails, 2 for bad input.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+import config
+import MRPC
+import STSB
+from checkpoints import (
+    FAMILIES,
+    UserError,
+    encoder_shapes,
+    hugging_face_name,
+    load_tokenizer,
+    open_model,
+    read_json,
+    write_file,
+)
+from snippets import Example, build_encoder, keras, named_weights, predict, tf, token_ids
+from tools import reference
+from tools.convert import convert, save_checkpoint
+from tools.google_tokenization import GoogleTokenizer
+
+EXACT, RATE, FORWARD, BACKWARD, CHANGE = 0.0, 1e-7, 1e-5, 1e-4, 1e-3
+SCRIPTS = {'MRPC': (MRPC, 1.0), 'STSB': (STSB, 5.0)}        # and what they multiply the last layer's output by
+BATCH, BATCHES, STEPS = 8, 4, 20
+METRICS = {     # of labels and logits (examples, units)
+    'mcc': lambda y, z: matthews_corrcoef(y, z.argmax(-1)), 'f1': lambda y, z: f1_score(y, z.argmax(-1)),
+    'accuracy': lambda y, z: accuracy_score(y, z.argmax(-1)),
+    'accuracy_m': lambda y, z: accuracy_score(y[:500], z[:500].argmax(-1)),
+    'accuracy_mm': lambda y, z: accuracy_score(y[500:], z[500:].argmax(-1)),
+    'pearson': lambda y, z: pearsonr(y, z[:, 0]).statistic, 'spearman': lambda y, z: spearmanr(y, z[:, 0]).statistic}
+
+
+class Row(NamedTuple):
+    what: str
+    ours: str
+    reference: str
+    difference: float
+    threshold: float | None     # None: reported, nothing is asked
+
+    @property
+    def passed(self):
+        return self.threshold is None or self.difference <= self.threshold
+
+
+# ---- Ours -----------------------------------------------------------------------------------------------------------
+
+
+class Setup:
+    """A model in both scripts, without dropout, and the batches that both sides are given."""
+
+    def __init__(self, model, model_dir, data_dir):
+        self.model, self.model_dir, self.data_dir = str(model), model_dir, data_dir
+        self.checkpoint = open_model(self.model, model_dir)         # the very object that the builder gets
+        self.checkpoint.config |= {'hidden_dropout_prob': 0.0, 'attention_probs_dropout_prob': 0.0}
+        self.tokenizer = load_tokenizer(self.checkpoint.folder, self.checkpoint.config['vocab_size'])
+        self.examples, self.tokens, self.data, self.models = [], {}, {}, {}
+        for task, (script, _) in SCRIPTS.items():
+            knobs = self.knobs(task)
+            examples = script.load_data(knobs, 'dev')[:BATCH * BATCHES]
+            self.examples += examples
+            self.tokens[task] = tokens = token_ids(self.tokenizer, knobs.maxlen, examples)
+            rows = np.arange(len(tokens))
+            ids, segments = (np.split(array, BATCHES) for array in tokens.batch(rows))      # one width, so one trace
+            self.data[task] = list(zip(ids, segments, np.split(tokens.labels[rows], BATCHES), strict=True))
+            self.models[task] = script.build_model(knobs, STEPS * BATCH)
+        self.heads = {task: {name: value for name, value in named_arrays(one).items() if 'classifier/' in name}
+                      for task, one in self.models.items()}
+        self.names = [name for name in named_weights(self.models['MRPC']) if 'classifier/' not in name]
+        # One step without warm-up, as the first step of a warm-up has the learning rate 0; then a whole schedule.
+        recipes = [dict(config.RECIPES[name], total=STEPS) for name in ('bert', 'electra')]
+        self.runs = [{'task': 'MRPC', 'recipe': one | extra, 'steps': [steps]} for one in recipes
+                     for extra, steps in (({'warmup': 0.0}, 1), ({}, STEPS))]
+
+    def knobs(self, task, recipe='bert', **given):
+        """The knobs of a script for this model and a schedule of STEPS steps."""
+        return SCRIPTS[task][0].knobs.for_recipe(recipe, {
+            'model': self.model, 'model_dir': self.model_dir, 'data_dir': str(self.data_dir), 'batch_size': BATCH,
+            'epochs': 1, 'maxlen': 64, 'dropout': 0.0, **given})
+
+    def train(self, run):
+        """({name: value}, [learning rate]) after the steps of a run, by the script's own model and training step."""
+        recipe = {key: value for key, value in run['recipe'].items() if key not in ('total', 'dropout')}
+        model = SCRIPTS[run['task']][0].build_model(self.knobs(run['task'], **recipe), STEPS * BATCH)
+        rates = []
+        for t in range(run['steps'][0]):
+            ids, segments, labels = self.data[run['task']][t % BATCHES]
+            model.train_on_batch((ids, segments), labels)
+            rates.append(float(model.optimizer.learning_rate))      # the one that this step had
+        return named_arrays(model), rates
+
+
+def named_arrays(model):
+    return {name: variable.numpy() for name, variable in named_weights(model).items()}
+
+
+def gradients_of(model, ids, segments, labels):
+    """The loss and {name: gradient} of the compiled model."""
+    weights = {name: v for name, v in named_weights(model).items() if v.trainable}
+    with tf.GradientTape() as tape:
+        loss = model.compiled_loss(tf.constant(labels), model([ids, segments], training=False))
+    gradients = tape.gradient(loss, list(weights.values()))
+    return float(loss), {name: tf.convert_to_tensor(g).numpy() for name, g in zip(weights, gradients, strict=True)
+                         if g is not None}
+
+
+# ---- The references -------------------------------------------------------------------------------------------------
+
+
+class Numpy:
+    """tools/reference.py as a reference."""
+    name = 'numpy, float64'
+
+    def __init__(self, setup):
+        self.setup, self.encoder = setup, dict(setup.checkpoint.read(setup.names))
+
+    def model(self, task):
+        checkpoint = self.setup.checkpoint
+        return reference.Model(checkpoint.family, checkpoint.config, checkpoint.pooling,
+                               self.encoder | self.setup.heads[task], SCRIPTS[task][1])
+
+    def inputs(self):
+        """A function from two texts and the largest length to token ids and segment ids."""
+        return GoogleTokenizer(self.setup.tokenizer[0].get_vocab(), self.setup.tokenizer[0].normalizer.lowercase).inputs
+
+    def forward(self, task):
+        """The hidden states, the text vector, logits, loss and gradients of the task's first batch."""
+        model, (ids, segments, labels) = self.model(task), self.setup.data[task][0]
+        states, vector, logits, _ = model.forward(ids, segments)
+        loss = model.loss(ids, segments, labels)
+        return states, vector, logits, loss, model.gradients
+
+    def train(self, run):
+        """({name: value}, [learning rate]) after the steps of a run."""
+        weights, = self.model(run['task']).train(self.setup.data[run['task']], run['recipe'], run['steps'])
+        return weights, [reference.learning_rate(run['recipe'], t) for t in range(run['steps'][0])]
+
+
+class Peer:
+    """transformers, in another interpreter, as a reference: tools/align_peer.py does all of it in one go."""
+
+    def __init__(self, python, setup, folder):
+        self.setup, self.folder = setup, folder
+        checkpoint, source = setup.checkpoint, setup.checkpoint.folder
+        if checkpoint.layout == 'Google' or checkpoint.task:
+            source = folder / 'converted'
+            with contextlib.redirect_stdout(io.StringIO()):     # what is mapped to what
+                convert(setup.model, source, setup.model_dir)
+        texts = sorted({text for example in setup.examples for text in (example.text_a, example.text_b)})
+        (folder / 'request.json').write_text(json.dumps({
+            'texts': texts, 'folder': str(source.resolve()), 'pooling': checkpoint.pooling, 'batches': BATCHES,
+            'runs': setup.runs,
+            'names': {name: hugging_face_name(name, checkpoint.family).split('.', 1)[1] for name in setup.names},
+            'tasks': {task: scale for task, (_, scale) in SCRIPTS.items()}}))
+        arrays = {f'{task}/{name.split("/")[1]}': value for task, head in setup.heads.items()
+                  for name, value in head.items()}
+        for task, batches in setup.data.items():
+            for i, batch in enumerate(batches):
+                arrays |= {f'{task}/{i}/{what}': value for what, value in zip(
+                    ('ids', 'segments', 'labels'), batch, strict=True)}
+        np.savez(folder / 'request.npz', **arrays)
+        (folder / 'tokenizer').mkdir()      # transformers' own, from the vocabulary alone
+        shutil.copyfile(checkpoint.folder / 'vocab.txt', folder / 'tokenizer' / 'vocab.txt')
+        for name, content in {'config.json': {'model_type': 'bert'}, 'tokenizer_config.json': {
+                'tokenizer_class': 'BertTokenizer', 'do_lower_case': setup.tokenizer[0].normalizer.lowercase}}.items():
+            (folder / 'tokenizer' / name).write_text(json.dumps(content))
+        program = Path(__file__).with_name('align_peer.py')
+        done = subprocess.run([python, program, folder], capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f'--reference {python}: {program.name} failed; it needs torch and transformers.\n'
+                            f'{done.stderr.strip()[-2000:]}')
+        answer = json.loads((folder / 'answer.json').read_text())
+        self.name, self.variables, self.ids = answer['name'], answer['variables'], dict(
+            zip(texts, answer['ids'], strict=True))
+
+    def inputs(self):
+        tokenizer = GoogleTokenizer({'[CLS]': self.setup.tokenizer[1], '[SEP]': self.setup.tokenizer[2]})
+        tokenizer.ids = lambda text: list(self.ids[text])       # only the rows are made by Google's rule
+        return tokenizer.inputs
+
+    def forward(self, task):
+        answer = np.load(self.folder / f'answer.{task}.npz')
+        states = [answer[f'states/{i}'] for i in range(sum(name.startswith('states/') for name in answer))]
+        return states, answer['vector'], answer['logits'], float(answer['loss']), part(answer, 'gradients/')
+
+    def train(self, run):
+        answer = np.load(self.folder / f'answer.run{self.setup.runs.index(run)}.npz')
+        return part(answer, f'{run["steps"][0]}/'), list(answer['rates'])
+
+
+def part(arrays, prefix):
+    return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+
+
+# ---- The comparison -------------------------------------------------------------------------------------------------
+
+
+def relative(ours, theirs, size=None):
+    """The largest difference over the largest absolute value of the reference (or of `size`)."""
+    largest = np.abs(theirs if size is None else size).max()
+    difference = np.abs(np.asarray(ours, np.float64) - theirs).max()
+    return float(difference / largest if largest else difference)
+
+
+def compare(what, ours, theirs, threshold):
+    return Row(what, f'{np.abs(ours).max():.7g}', f'{np.abs(theirs).max():.7g}', relative(ours, theirs), threshold)
+
+
+def compare_variables(what, ours, theirs, threshold):
+    """A row about the variable where the difference is largest.
+
+    The gradient of a key's bias is zero, as softmax takes no notice of a constant: what rounding leaves of it is
+    compared with the same layer's query bias.
+    """
+    if set(ours) != set(theirs):
+        raise UserError(f'{what}: only one of the two has {", ".join(sorted(set(ours) ^ set(theirs)))}.')
+    sizes = {name: theirs[name.replace('/key/', '/query/') if name.endswith('/key/bias') else name] for name in theirs}
+    found = {name: relative(ours[name], theirs[name], sizes[name]) for name in theirs}
+    worst = max(found, key=found.get)
+    return Row(f'{what} of {len(found)} variables; worst {worst}', f'{np.abs(ours[worst]).max():.7g}',
+               f'{np.abs(theirs[worst]).max():.7g}', found[worst], threshold)
+
+
+def compare_changes(what, ours, theirs, start, threshold):
+    """The same of what training has changed, all variables as one vector, by the Euclidean norm."""
+    apart = np.sqrt(sum(((ours[name].astype(np.float64) - theirs[name]) ** 2).sum() for name in theirs))
+    moved = np.sqrt(sum(((theirs[name] - start[name].astype(np.float64)) ** 2).sum() for name in theirs))
+    own = np.sqrt(sum(((ours[name].astype(np.float64) - start[name]) ** 2).sum() for name in theirs))
+    return Row(what, f'{own:.7g}', f'{moved:.7g}', float(apart / moved), threshold)
+
+
+def align(setup, python):
+    """Yield the rows, and the reference's name first."""
+    with tempfile.TemporaryDirectory() as folder:
+        other = Numpy(setup) if python is None else Peer(python, setup, Path(folder))
+        yield other.name
+        yield from compare_tokens(setup, other.inputs())
+        for task, one in setup.models.items():
+            ids, segments, labels = setup.data[task][0]
+            states, vector, logits, loss, gradients = other.forward(task)
+            if task == 'MRPC':
+                encoder = build_encoder(setup.knobs(task))
+                *own, own_vector = keras.Model(encoder.inputs, [*encoder.hidden_states, encoder.vector])(
+                    [ids, segments], training=False)
+                real = ids != 0
+                worst = max(range(len(states)), key=lambda i: relative(own[i].numpy()[real], states[i][real]))
+                yield compare(f'hidden states of {len(states) - 1} layers and the embeddings; worst {worst}',
+                              own[worst].numpy()[real], states[worst][real], FORWARD)
+                yield compare(f'text vector ({setup.checkpoint.pooling})', own_vector.numpy(), vector, FORWARD)
+            kind = 'classification' if task == 'MRPC' else 'regression'
+            own_loss, own_gradients = gradients_of(one, ids, segments, labels)
+            yield compare(f'logits, {kind}', one([ids, segments], training=False).numpy(), logits, FORWARD)
+            yield compare(f'loss, {kind}', own_loss, loss, FORWARD)
+            yield compare_variables(f'gradients, {kind},', own_gradients, gradients, BACKWARD)
+        start = named_arrays(setup.models['MRPC'])
+        for run in setup.runs:
+            steps, name = run['steps'][0], 'BERT' if run['recipe']['schedule'] == 'linear' else 'ELECTRA'
+            (weights, rates), (theirs, their_rates) = setup.train(run), other.train(run)
+            if steps == STEPS:
+                yield compare(f"learning rate of {STEPS} steps, {name}'s recipe", rates, their_rates, RATE)
+            which = f"{steps} step{'s' * (steps > 1)}, {name}'s recipe"
+            yield compare_variables(f'weights after {which},', weights, theirs, BACKWARD)
+            yield compare_changes(f'change of all weights after {which}', weights, theirs, start, CHANGE)
+    yield from compare_precision(setup)
+    yield compare_metrics()
+
+
+def compare_tokens(setup, inputs):
+    """Token ids and segment ids; the difference is the number of rows that are not the same."""
+    for maxlen in (16, 64, 128):
+        data, differing, count = token_ids(setup.tokenizer, maxlen, setup.examples), 0, 0
+        for i, example in enumerate(setup.examples):
+            ids, segments = inputs(example.text_a, example.text_b, maxlen)
+            own = data.ids[data.starts[i]:data.starts[i + 1]]
+            differing += own.tolist() != ids or [int(j >= data.lengths_a[i]) for j in range(len(own))] != segments
+            count += len(ids)
+        yield Row(f'token ids and segment ids of {len(setup.examples)} pairs, maxlen {maxlen}; rows that differ',
+                  f'{len(data.ids)} tokens', f'{count} tokens', differing, EXACT)
+
+
+def compare_precision(setup):
+    """What mixed precision does to the logits, beside float32 on the same rows; and that LayerNorm does not suffer."""
+    logits, tokens = {'float32': predict(setup.knobs('MRPC'), setup.models['MRPC'], setup.tokens['MRPC'])}, []
+    for precision in ('bfloat16', 'float16'):
+        knobs = setup.knobs('MRPC', precision=precision)
+        built, tokens = MRPC.build_model(knobs, STEPS * BATCH), setup.tokens['MRPC']
+        logits[precision] = predict(knobs, built, tokens)       # the head is the same, as the seed is
+        yield compare(f'logits in {precision}, against our float32', logits[precision], logits['float32'], None)
+        norm = [layer for layer in built.layers if layer.name.endswith('FeedForward-Norm')][-1]
+        x, y = keras.Model(built.inputs, [norm.get_input_at(-1), norm.get_output_at(-1)])(
+            tokens.batch(np.arange(BATCH)), training=False)
+        x = x.numpy().astype(np.float64)
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + norm.epsilon)
+        yield compare(f'LayerNorm of the last layer in {precision}, on its own input', y.numpy(),
+                      x * norm.gamma.numpy() + norm.beta.numpy(), FORWARD)
+
+
+def compare_metrics():
+    """The nine scripts' scores of random answers against scikit-learn and SciPy on the same."""
+    random = np.random.default_rng(0)
+    ours, theirs = [], []
+    for name in ('CoLA', 'SST2', 'MRPC', 'STSB', 'QQP', 'MNLI', 'QNLI', 'RTE', 'WNLI'):
+        script = importlib.import_module(name)
+        units = len(script.knobs.labels) or 1
+        logits = random.standard_normal((1000, units)).astype(np.float32)
+        labels = random.integers(0, units, 1000) if units > 1 else logits[:, 0] + random.standard_normal(1000)
+        files = np.repeat(['dev_matched.tsv', 'dev_mismatched.tsv'], 500)
+        found = script.score(logits, [Example(file, i, i, '', None, label) for i, (file, label) in enumerate(
+            zip(files, labels, strict=True))])
+        ours += found.values()
+        theirs += [METRICS[metric](labels, logits) for metric in found]
+    return compare(f'{len(ours)} metrics of nine tasks, against scikit-learn and SciPy', ours, theirs, EXACT)
+
+
+# ---- Random models --------------------------------------------------------------------------------------------------
+
+
+def random_model(path, folder, seed=0):
+    """A Google checkpoint in `folder` with random values for the sizes in a json configuration.
+
+    Its variables are those of variables.txt beside the configuration (lines: name type shape), else the family's own;
+    the vocabulary is made of letters.
+    """
+    path = Path(path)
+    settings = read_json(path)
+    listed = path.with_name('variables.txt')
+    if listed.is_file():
+        lines = [line.split(' ', 2) for line in listed.read_text().splitlines() if line]
+        shapes = {name: (kind, tuple(json.loads(shape))) for name, kind, shape in lines}
+    else:
+        family = settings.get('model_type') or ('electra' if 'generator_size' in settings else 'bert')
+        if family not in FAMILIES:
+            raise UserError(f'{path}: model_type {family!r} is none of {", ".join(FAMILIES)}.')
+        shapes = {name: ('float32', shape) for name, shape in encoder_shapes(family, settings).items()}
+    random = np.random.default_rng(seed)
+
+    def value(name, kind, shape):
+        if kind != 'float32':
+            return np.zeros(shape, kind)
+        return (random.standard_normal(shape) * (0.1 if name.endswith(('gamma', 'beta', 'bias')) else 0.03)
+                + name.endswith('gamma')).astype(np.float32)
+
+    folder.mkdir(parents=True)
+    save_checkpoint(folder / 'random_model.ckpt', {name: value(name, *rest) for name, rest in shapes.items()})
+    letters = 'abcdefghijklmnopqrstuvwxyz0123456789'
+    words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *letters, *'.,?!\'"-', *(f'##{c}' for c in letters)]
+    words += [f'[unused{i}]' for i in range(settings['vocab_size'] - len(words))]
+    write_file(folder / 'vocab.txt', '\n'.join(words) + '\n')
+    write_file(folder / 'bert_config.json', json.dumps(settings))
+    return folder
+
+
+# ---- The command line -----------------------------------------------------------------------------------------------
+
+
+def table(rows):
+    lines = ['| what | ours | reference | largest difference | threshold | |', '| --- | --- | --- | --- | --- | --- |']
+    for row in rows:
+        threshold, word = ('', 'reported') if row.threshold is None else (
+            f'{row.threshold:g}', 'pass' if row.passed else '**FAIL**')
+        lines.append(f'| {row.what} | {row.ours} | {row.reference} | {row.difference:.1e} | {threshold} | {word} |')
+    return '\n'.join(lines)
+
+
+def main(argv=None):
+    """The command line. Returns 0 where all rows pass, 1 where one fails, 2 for bad input."""
+    parser = argparse.ArgumentParser(prog='python -m tools.align', description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument('model', nargs='?', help='a name or a folder, as --model takes it (minilm)')
+    which.add_argument('--random', metavar='JSON', help='random weights for the sizes in this configuration')
+    parser.add_argument('--reference', metavar='PYTHON', help='an interpreter with torch and transformers')
+    parser.add_argument('--data-dir', default=str(config.ROOT / 'demo'), help='GLUE (%(default)s)')
+    parser.add_argument('--model-dir', default=config.Knobs.model_dir, help='downloaded models (%(default)s)')
+    parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the table there as well')
+    args = parser.parse_args(argv)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            model = random_model(args.random, Path(folder) / 'random') if args.random else args.model or 'minilm'
+            name, *rows = align(Setup(model, args.model_dir, args.data_dir), args.reference)
+        text = f'Against {name}:\n\n{table(rows)}\n'
+        print(f'\n{text}', end='')
+        if args.markdown:
+            write_file(args.markdown, text)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    failed = [row.what for row in rows if not row.passed]
+    print(f'{len(failed)} of {len(rows)} rows fail' if failed else f'all {len(rows)} rows pass')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""Convert a model between Google's layout (TensorFlow checkpoint) and Hugging Face's (safetensors), to the last bit.
+
+    uv run -m tools.convert uncased_L-12_H-768_A-12 bert-hf         # the other layout than SRC has
+    uv run -m tools.convert bert-hf bert-google                     # and back again: the same bits
+    uv run -m tools.convert runs/CoLA/bert-base-uncased-seed42 cola-hf      # a fine-tuned model for transformers
+
+SRC is a folder or a model's name, as --model takes it: BERT, ELECTRA, ALBERT or DistilBERT (which Google has no
+checkpoint of; it gets BERT's names). What is mapped and what is skipped, and why, is printed; an unknown variable is an
+error. DST appears whole or not at all, after every variable in it was compared with SRC. Exit status 0, else 2.
+
+A run becomes BertForSequenceClassification or AlbertForSequenceClassification where its text vector is the pooler's.
+The other classes of transformers compute another head than ours (ElectraForSequenceClassification and
+DistilBertForSequenceClassification have one more dense layer): there DST holds the encoder, and beside it
+classifier.safetensors with our head and a README.md that shows how to compute its logits.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from tokenizers import Tokenizer, decoders, processors
+
+import config
+from checkpoints import (
+    DISTILBERT_SIZES,
+    Checkpoint,
+    UserError,
+    encoder_shapes,
+    hugging_face_name,
+    load_tokenizer,
+    open_model,
+    skipped_variables,
+    tf,
+    write_file,
+    write_json,
+)
+from tools.runs import open_run
+
+CLASSES = {'bert': 'Bert', 'electra': 'Electra', 'albert': 'Albert', 'distilbert': 'DistilBert'}
+VECTORS = {     # the text vector in transformers' terms
+    'pooler': 'output.pooler_output', 'cls': 'output.last_hidden_state[:, 0]',
+    'mean': '(output.last_hidden_state * mask).sum(1) / mask.sum(1)'}
+README = '''\
+A fine-tuned model whose head is none of transformers' own. `model.safetensors` is the encoder ({encoder}),
+`classifier.safetensors` the head: classifier.weight ({units}, {hidden}) and classifier.bias ({units}).
+
+    encoder, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    head = safetensors.torch.load_file(f'{{folder}}/classifier.safetensors')
+    inputs = tokenizer(texts, padding=True, truncation=True, max_length={maxlen}, return_tensors='pt')
+    output, mask = encoder(**inputs), inputs['attention_mask'][:, :, None]
+    vector = {vector}
+    logits = vector @ head['classifier.weight'].T + head['classifier.bias']
+
+{meaning}
+'''
+
+
+def hugging_face_config(checkpoint):
+    """config.json of the bare encoder, as transformers writes it."""
+    settings, family = dict(checkpoint.config), checkpoint.family
+    settings['hidden_act'] = {'gelu_tanh': 'gelu_new', 'gelu_erf': 'gelu'}.get(
+        settings['hidden_act'], settings['hidden_act'])
+    if family == 'bert':
+        del settings['embedding_size']
+    if family == 'albert':
+        settings |= {'num_hidden_groups': 1, 'inner_group_num': 1}
+    if family == 'distilbert':
+        if settings['layer_norm_eps'] != 1e-12:
+            raise UserError(f"{checkpoint.path}: transformers' DistilBERT has the epsilon 1e-12 in LayerNorm, this "
+                            f'model {settings["layer_norm_eps"]:g}.')
+        settings = {own: settings[name] for own, name in DISTILBERT_SIZES.items()} | {
+            key: settings[key] for key in ('vocab_size', 'max_position_embeddings')} | {'sinusoidal_pos_embds': False}
+    return {'architectures': [f'{CLASSES[family]}Model'], 'model_type': family, 'pad_token_id': 0} | settings
+
+
+def google_config(checkpoint):
+    """The json beside a Google checkpoint. 'gelu' means the tanh form for BERT and ALBERT, erf for ELECTRA."""
+    settings, family = dict(checkpoint.config), checkpoint.family
+    plain = 'gelu_tanh' if family in ('bert', 'albert') else 'gelu_erf'
+    settings['hidden_act'] = 'gelu' if settings['hidden_act'] == plain else settings['hidden_act']
+    if family in ('bert', 'distilbert'):
+        del settings['embedding_size']
+    return settings | {'initializer_range': 0.02} | ({'model_type': family} if family == 'distilbert' else {})
+
+
+def write_hugging_face(folder, checkpoint, names, root):
+    """model.safetensors, config.json and the tokenizer. Keys begin with `root` ('bert.', or '' for a bare encoder)."""
+    own = f'{checkpoint.family}.'
+    tensors = {}
+    for name, value in checkpoint.read(names):
+        key = root + hugging_face_name(name, checkpoint.family).removeprefix(own)
+        tensors[key] = np.ascontiguousarray(value.T if name.endswith('/kernel') else value)
+        print(f'{name} {value.shape} -> {key}' + (', transposed' if name.endswith('/kernel') else ''))
+    settings = hugging_face_config(checkpoint)
+    tokenizer, cls, sep = load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size'])
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    tokenizer.add_special_tokens([token for token in ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
+                                  if tokenizer.token_to_id(token) is not None])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single='[CLS] $A [SEP]', pair='[CLS] $A [SEP] $B:1 [SEP]:1', special_tokens=[('[CLS]', cls), ('[SEP]', sep)])
+    tokenizer.decoder = decoders.WordPiece()
+    inputs = ['input_ids', 'attention_mask'] + ['token_type_ids'] * (checkpoint.family != 'distilbert')
+    write_file(folder / 'tokenizer.json', tokenizer.to_str(pretty=True))
+    write_json(folder / 'tokenizer_config.json', {
+        'tokenizer_class': 'PreTrainedTokenizerFast', 'do_lower_case': tokenizer.normalizer.lowercase,
+        'model_max_length': checkpoint.config['max_position_embeddings'], 'pad_token': '[PAD]', 'unk_token': '[UNK]',
+        'cls_token': '[CLS]', 'sep_token': '[SEP]', 'mask_token': '[MASK]', 'model_input_names': inputs})
+    return tensors, settings
+
+
+def save(path, tensors):
+    write_file(path, safetensors.numpy.save(tensors, metadata={'format': 'pt'}))
+
+
+def save_checkpoint(prefix, values):
+    """Write {name: array} as a TensorFlow checkpoint, the files prefix.index and prefix.data-00000-of-00001."""
+    tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=list(values), shape_and_slices=[''] * len(values),
+                      tensors=[tf.constant(value) for value in values.values()])
+
+
+def convert_to_hugging_face(folder, checkpoint, names):
+    tensors, settings = write_hugging_face(folder, checkpoint, names, '')
+    save(folder / 'model.safetensors', tensors)
+    write_json(folder / 'config.json', settings)
+
+
+def convert_to_google(folder, checkpoint, names):
+    values = dict(checkpoint.read(names))
+    for name, value in values.items():
+        print(f'{checkpoint.keys[name]} {value.shape} -> {name}' + (', transposed' * checkpoint.transposed(name)))
+    prefix = 'electra' if checkpoint.family == 'electra' else 'albert' if checkpoint.family == 'albert' else 'bert'
+    save_checkpoint(folder / f'{prefix}_model.ckpt', values)
+    write_json(folder / f'{prefix}_config.json', google_config(checkpoint))
+
+
+def convert_run(folder, checkpoint, names):
+    """A fine-tuned model: transformers' class where it computes the same head, else encoder and head apart."""
+    script, knobs, model = open_run(checkpoint.folder)
+    head = dict(checkpoint.read(set(checkpoint.shapes) - set(names)))
+    if set(head) != {'classifier/kernel', 'classifier/bias'}:
+        raise UserError(f'{checkpoint.path}: the head has the variables {", ".join(sorted(head))}; only one dense '
+                        f'layer, classifier, can be converted. Was {script.__name__}.py edited?')
+    scale = np.float32(np.prod([layer.scale for layer in model.layers if type(layer).__name__ == 'Rescaling']))
+    head = {'classifier.weight': np.ascontiguousarray(head['classifier/kernel'].T) * scale,
+            'classifier.bias': head['classifier/bias'] * scale}
+    units, family = len(head['classifier.bias']), checkpoint.family
+    whole = checkpoint.pooling == 'pooler' and family in ('bert', 'albert')
+    tensors, settings = write_hugging_face(folder, checkpoint, names, f'{family}.' if whole else '')
+    labels = list(knobs.labels) or ['LABEL_0']
+    settings |= {'id2label': dict(enumerate(labels)), 'label2id': {label: i for i, label in enumerate(labels)},
+                 'num_labels': units,
+                 'problem_type': 'single_label_classification' if knobs.labels else 'regression'}
+    print(f'classifier/kernel, classifier/bias -> classifier.weight, transposed, classifier.bias'
+          f'{f", both times {scale:g}" if scale != 1 else ""}, in {"model" if whole else "classifier"}.safetensors')
+    if whole:
+        settings |= {'architectures': [f'{CLASSES[family]}ForSequenceClassification'],
+                     'classifier_dropout' if family == 'bert' else 'classifier_dropout_prob': knobs.dropout}
+        tensors |= head
+    else:
+        save(folder / 'classifier.safetensors', head)
+        write_file(folder / 'README.md', README.format(
+            encoder=f'{CLASSES[family]}Model', units=units, hidden=checkpoint.config['hidden_size'],
+            maxlen=knobs.maxlen, vector=VECTORS[checkpoint.pooling],
+            meaning=f'Labels in the order of the logits: {", ".join(labels)}.' if knobs.labels else
+            'The logit is the score.'))
+        print(f'{CLASSES[family]}ForSequenceClassification computes another head than this one: model.safetensors is '
+              'the encoder, classifier.safetensors the head, README.md says how they go together.')
+    save(folder / 'model.safetensors', tensors)
+    write_json(folder / 'config.json', settings)
+
+
+def convert(source, target, model_dir=config.Knobs.model_dir):
+    """Write the folder `target`. Raises UserError; then it is not there."""
+    target = Path(target)
+    if target.exists():
+        raise UserError(f'{target} exists already; nothing is overwritten. Choose another folder.')
+    checkpoint = open_model(str(source), model_dir)
+    if checkpoint.family == 'albert_zh':
+        raise UserError(f'{checkpoint.path}: transformers has no model that adds segments and positions after the '
+                        "words are projected, as brightmart's ALBERT does; there is nothing to convert it to.")
+    expected = encoder_shapes(checkpoint.family, checkpoint.config)
+    names = [name for name, shape in expected.items() if checkpoint.shapes.get(name) == shape]
+    missing = [name for name in set(expected) - set(names) if '/pooler/' not in name or name in checkpoint.shapes]
+    if missing:
+        raise UserError(f'{checkpoint.path}: variable {min(missing)} should have the shape {expected[min(missing)]}; '
+                        f'the checkpoint has {checkpoint.shapes.get(min(missing), "none of this name")}.')
+    skipped = {} if checkpoint.task else skipped_variables(checkpoint, names)
+    beside = target.with_name(f'.{target.name}.new')
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        write_file(beside / 'vocab.txt', (checkpoint.folder / 'vocab.txt').read_bytes())
+        if checkpoint.pooling == 'mean':        # as sentence-transformers says it
+            (beside / '1_Pooling').mkdir()
+            write_json(beside / '1_Pooling' / 'config.json', {
+                'word_embedding_dimension': checkpoint.config['hidden_size'], 'pooling_mode_mean_tokens': True})
+        to = convert_run if checkpoint.task else \
+            convert_to_hugging_face if checkpoint.layout == 'Google' else convert_to_google
+        to(beside, checkpoint, names)
+        for reason, which in skipped.items():
+            print(f'skipped ({reason}): {", ".join(which)}')
+        verify(checkpoint, Checkpoint(beside), names)
+        beside.rename(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    print(f'{target}: {len(names)} variables of the encoder, each with the same bits as in {checkpoint.path}')
+
+
+def verify(source, written, names):
+    """That what was written reads back as the same model."""
+    assert written.config == source.config, (written.config, source.config)
+    for (name, value), (_, copy) in zip(source.read(names), written.read(names), strict=True):
+        if value.dtype != copy.dtype or value.shape != copy.shape or value.tobytes() != copy.tobytes():
+            raise UserError(f'{written.path}: {name} reads back with other bits than it has in {source.path}. '
+                            'Is the disk full or damaged?')
+
+
+def main(argv=None):
+    """The command line. Returns 0, or 2 where nothing was written."""
+    parser = argparse.ArgumentParser(prog='python -m tools.convert', description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', metavar='SRC', help='a folder with a model, a folder in runs/, or a name')
+    parser.add_argument('target', metavar='DST', help='the folder to write')
+    parser.add_argument('--model-dir', default=config.Knobs.model_dir, help='downloaded models (%(default)s)')
+    args = parser.parse_args(argv)
+    try:
+        convert(args.source, args.target, args.model_dir)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

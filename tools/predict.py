@@ -1,0 +1,183 @@
+"""Answers of a fine-tuned model for texts of your own.
+
+    uv run -m tools.predict runs/CoLA/bert-base-uncased-seed42 --text 'The boy clean a lamp.'
+    uv run -m tools.predict runs/RTE/bert-base-uncased-seed42 --text 'It rains.' --text-b 'It is wet.'
+    uv run -m tools.predict runs/RTE/bert-base-uncased-seed42 pairs.tsv > answers.tsv
+    uv run -m tools.predict runs/RTE/bert-base-uncased-seed42 dev.tsv --columns sentence1,sentence2 --format json
+
+FOLDER is a run's, or one that tools.export wrote. Without --text, every line of FILE or of standard input is a text, or
+two texts with a tab between them where the task takes two. Quotes are text. Blank lines at the end do not count.
+
+tsv: a line for each text with the prediction and the probability of every label; json: an object a line. A regression
+gives its number as the model does, which may lie a little beyond the scale (STSB.py cuts it for the leaderboard).
+Answers go to standard output, everything else to standard error; exit status 0, or 2 and no answers.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from scipy.special import softmax
+
+import config
+import snippets
+from checkpoints import UserError, load_tokenizer, read_json, read_lines
+from tools.export import load_export
+from tools.runs import open_run, require, settings_of
+
+# ---- Texts -----------------------------------------------------------------------------------------------------------
+
+
+def read_input(name):
+    """(name for messages, lines) of a file, or of standard input where `name` is '-'."""
+    if name != '-':
+        return name, read_lines(name)
+    with tempfile.TemporaryDirectory() as folder:       # so that both are read by the same rules
+        path = Path(folder) / 'stdin'
+        path.write_bytes(sys.stdin.buffer.read())
+        try:
+            return 'standard input', read_lines(path)
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), 'standard input')) from None
+
+
+def read_examples(name, columns, pair):
+    """The lines of a file as Examples.
+
+    `columns`: names in its header, or numbers from 0 where it has none; none: the line is the text, or the two texts.
+    Raises UserError with the line's number.
+    """
+    wanted = columns.split(',') if columns else ['0', '1'][:1 + pair]
+    if len(wanted) != 1 + pair:
+        raise UserError(f'--columns {columns}: this model takes {"two texts" if pair else "one text"}.')
+    name, lines = read_input(name)
+    header = lines[0].split('\t')
+    if all(one.isdecimal() for one in wanted):
+        first, at, width = 0, [int(one) for one in wanted], len(header) if columns else 1 + pair
+        if max(at) >= len(header) and columns:
+            raise UserError(f'{name}, line 1: no column {max(at)}: it has {len(header)}, numbered from 0.')
+    else:
+        names = [one.strip() for one in header]
+        first, width = 1, len(names)
+        if missing := [one for one in wanted if one not in names]:
+            raise UserError(f'{name}, line 1: no column {missing[0]!r} in the header: {", ".join(names)}.')
+        at = [names.index(one) for one in wanted]
+        if len(lines) == 1:
+            raise UserError(f'{name}: it has a header and no rows.')
+    hint = '' if columns else f' ({"text_a<TAB>text_b" if pair else "the text"}; --columns chooses from more)'
+    examples = []
+    for number, line in enumerate(lines[first:], first + 1):
+        row = line.split('\t')
+        if len(row) != width:
+            raise UserError(f'{name}, line {number}: {len(row)} columns instead of {width}{hint}.')
+        examples.append(snippets.Example(name, number, len(examples), row[at[0]], row[at[1]] if pair else None, None))
+    return examples
+
+
+# ---- Answers ---------------------------------------------------------------------------------------------------------
+
+
+def open_folder(folder, batch_size=None):
+    """(settings, compute) of a run's folder or an exported one: labels, maxlen, pair, vocab_size, and a function from
+    Tokens to logits (texts, units) float32 in their order. Raises UserError."""
+    if not folder.is_dir():
+        raise UserError(f'{folder}: no such folder.')
+    if (folder / 'export.json').is_file():
+        settings = read_json(folder / 'export.json')
+        if not {'format', 'labels', 'maxlen', 'pair', 'vocab_size'} <= set(settings):
+            raise UserError(f'{folder / "export.json"}: not written by tools.export.')
+        if settings['format'] == 'onnx':
+            require('onnxruntime')
+        try:
+            _, run, _ = load_export(folder)
+        except Exception as error:      # of many types: ValueError, OSError without a file name, onnxruntime's own
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f'{folder}: the exported model cannot be loaded ({reason}). Export it again.') from error
+
+        def compute(data):
+            batches, order = data.batches(batch_size or config.Knobs.eval_batch_size)
+            outputs = np.concatenate([run(*inputs) for (inputs,) in batches.as_numpy_iterator()])
+            logits = np.empty_like(outputs)
+            logits[order] = outputs
+            return logits
+        return settings, compute
+    _, knobs, model = open_run(folder, **{'eval_batch_size': batch_size} if batch_size else {})
+    return settings_of(folder, knobs), lambda data: snippets.predict(knobs, model, data)
+
+
+def answer_lines(logits, labels, form):
+    """The lines to print, header included, for logits (texts, units)."""
+    if not labels:
+        numbers = [f'{number:.3f}' for number in logits[:, 0]]
+        return ['prediction', *numbers] if form == 'tsv' else [
+            json.dumps({'prediction': float(number)}) for number in numbers]
+    answers = [labels[i] for i in logits.argmax(-1)]
+    shares = [[f'{share:.6f}' for share in row] for row in softmax(logits.astype(np.float64), -1)]
+    if form == 'tsv':
+        return ['\t'.join(['prediction', *labels]), *('\t'.join([one, *row])
+                                                      for one, row in zip(answers, shares, strict=True))]
+    return [json.dumps({'prediction': one, 'probabilities': dict(zip(labels, map(float, row), strict=True))})
+            for one, row in zip(answers, shares, strict=True)]
+
+
+def predict(args):
+    """The lines that the parsed command line asks for. Raises UserError."""
+    if args.text is None and args.text_b is not None:
+        raise UserError('--text-b: give the first text with --text.')
+    if args.text is not None and (args.file or args.columns):
+        raise UserError('--text: not together with FILE or --columns.')
+    try:
+        f'{args.text}{args.text_b}'.encode()
+    except UnicodeEncodeError:      # bytes that Python could not decode
+        raise UserError('--text: not UTF-8.') from None
+    settings, compute = open_folder(args.folder, args.batch_size)
+    pair = settings['pair']
+    if args.text is None:
+        examples = read_examples(args.file or '-', args.columns, pair)
+    elif pair != (args.text_b is not None):
+        raise UserError('--text-b is missing: this model takes two texts.' if pair else
+                        '--text-b: this model takes one text only.')
+    else:
+        examples = [snippets.Example('--text', 1, 0, args.text, args.text_b, None)]
+    tokenizer = load_tokenizer(args.folder, settings['vocab_size'])
+    return answer_lines(compute(snippets.token_ids(tokenizer, settings['maxlen'], examples)), settings['labels'],
+                        args.format)
+
+
+def main(argv=None):
+    """The command line. Returns 0 when the answers are printed, else 2."""
+    parser = argparse.ArgumentParser(prog='python -m tools.predict', description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folder', type=Path, help='a folder in runs/, or one that tools.export wrote')
+    parser.add_argument('file', nargs='?', help='the texts, UTF-8 (standard input)')
+    parser.add_argument('--text', metavar='A', help='one text, in place of a file')
+    parser.add_argument('--text-b', metavar='B', help='the second text of a pair')
+    parser.add_argument('--columns', metavar='A[,B]', help='the columns of the texts: names in the header of FILE, or '
+                                                           'numbers from 0 where it has none')
+    parser.add_argument('--format', choices=('tsv', 'json'), default='tsv', help='of the answers (%(default)s)')
+    parser.add_argument('--batch-size', type=config.within(int, 1, 65536), metavar='N',
+                        help="texts in a step (the run's eval_batch_size)")
+    args = parser.parse_intermixed_args(argv)        # FILE may follow an option
+    try:
+        lines = predict(args)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not error.filename:
+            raise
+        print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
+        return 2
+    try:
+        print('\n'.join(lines), flush=True)
+    except BrokenPipeError:         # `| head`: the rest is not wanted, and Python shall not try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
