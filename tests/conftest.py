@@ -1,6 +1,8 @@
 """Small random checkpoints in both layouts, with the authentic variable names."""
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,31 @@ def write_hugging_face(folder, variables, settings, family, words=WORDS, prefix=
 def tiny_bert(tmp_path_factory):
     """A folder with a random two-layer BERT."""
     return write_google(tmp_path_factory.mktemp('models') / 'tiny-bert', random_variables('bert', SIZES), SIZES)
+
+
+@pytest.fixture(scope='session')
+def runs(tmp_path_factory, tiny_bert):
+    """{task: folder} of a run with one text, one with pairs and a regression, all without training."""
+    from test_scripts import options, start
+
+    import snippets
+
+    def untrained(model, data, steps_per_epoch, epochs, verbose, callbacks):
+        """In place of model.fit(): one epoch without steps, with a head whose answers differ from text to text."""
+        kernel = snippets.named_weights(model)['classifier/kernel']
+        kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))
+        for monitor in callbacks:
+            monitor.set_model(model)
+            monitor.on_epoch_begin(0)
+            monitor.on_epoch_end(0, {'loss': 0.0})
+
+    folder = tmp_path_factory.mktemp('runs')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [])
+        patch.setattr(snippets.keras.Model, 'fit', untrained)
+        for task in ('CoLA', 'RTE', 'STSB'):
+            start(importlib.import_module(task), *options(folder, tiny_bert))
+    return {task: folder / 'runs' / task / 'tiny-bert-seed42' for task in ('CoLA', 'RTE', 'STSB')}
 
 
 def make_knobs(*options, task='CoLA', **own):

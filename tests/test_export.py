@@ -8,40 +8,15 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_scripts import options, rows_of, start
+from test_scripts import rows_of
 
-import CoLA
 import config
-import RTE
 import snippets
-import STSB
 from tools import export, predict
 
 DEMO = config.ROOT / 'demo'
 COLUMNS = {'CoLA': '3', 'RTE': 'sentence1,sentence2', 'STSB': 'sentence1,sentence2'}
 FOLDERS = {'CoLA': 'CoLA', 'RTE': 'RTE', 'STSB': 'STS-B'}
-
-
-def untrained(model, data, steps_per_epoch, epochs, verbose, callbacks):
-    """In place of model.fit(): one epoch without steps, with a head whose answers differ from text to text."""
-    kernel = snippets.named_weights(model)['classifier/kernel']
-    kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))
-    for monitor in callbacks:
-        monitor.set_model(model)
-        monitor.on_epoch_begin(0)
-        monitor.on_epoch_end(0, {'loss': 0.0})
-
-
-@pytest.fixture(scope='module')
-def runs(tmp_path_factory, tiny_bert):
-    """{task: folder} of a run with one text, one with pairs and a regression."""
-    folder = tmp_path_factory.mktemp('export')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [])
-        patch.setattr(snippets.keras.Model, 'fit', untrained)
-        for script in (CoLA, RTE, STSB):
-            start(script, *options(folder, tiny_bert))
-    return {task: folder / 'runs' / task / 'tiny-bert-seed42' for task in COLUMNS}
 
 
 @pytest.fixture(scope='module')
