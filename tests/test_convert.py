@@ -60,7 +60,7 @@ def test_old_names_and_pickles(tmp_path, capsys):
     convert.convert(tmp_path / 'a', tmp_path / 'b')
     path = tmp_path / 'b' / 'model.safetensors'
     tensors = safetensors.numpy.load_file(path)
-    old = {f'bert.{key}'.replace('LayerNorm.weight', 'LayerNorm.gamma').replace('LayerNorm.bias', 'LayerNorm.beta'): value
+    old = {f'bert.{key}'.replace('LayerNorm.weight', 'LayerNorm.gamma').replace('Norm.bias', 'Norm.beta'): value
            for key, value in tensors.items()}
     safetensors.numpy.save_file(old, path)
     assert set(Checkpoint(tmp_path / 'b').shapes) == {name for name in Checkpoint(tmp_path / 'a').shapes
