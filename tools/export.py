@@ -88,7 +88,8 @@ def verify_afresh(folder, samples):
                           env=env | {'CUDA_VISIBLE_DEVICES': '-1'}, capture_output=True, text=True)
     if done.returncode:
         from checkpoints import UserError
-        raise UserError(f'the exported model does not work in a fresh process, so nothing was written:\n{done.stderr}')
+        raise UserError(f'the exported model does not work in a fresh process, so nothing was written: '
+                        f'{(done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]}')
     return float(done.stdout.split()[-1])
 
 
@@ -98,7 +99,6 @@ def verify_afresh(folder, samples):
 def signatures(model, labels, sep):
     """The functions of a SavedModel, {name: function}; `sep` is the id of [SEP]."""
     import tensorflow as tf
-    tf.config.experimental.enable_tensor_float_32_execution(False)      # a GPU's TF32 would differ from every CPU
     specs = [tf.TensorSpec((None, None), tf.int32, name=name) for name in INPUTS]
 
     @tf.function(input_signature=specs)
@@ -137,7 +137,7 @@ def export(folder, form, output, fresh=False):
     """Write the run in `folder` as 'savedmodel' or 'onnx' into the new folder `output`, whole or not at all. Raises
     UserError."""
     from checkpoints import UserError, load_tokenizer, write_json
-    from tools.runs import open_run, require, sample_batches, settings_of
+    from tools.runs import exact_products, open_run, require, sample_batches, settings_of
     output = output.resolve()
     if os.path.lexists(output) and not fresh:
         raise UserError(f'{output} is there already. Write over it with --fresh, or choose another --output.')
@@ -146,6 +146,7 @@ def export(folder, form, output, fresh=False):
     if form == 'onnx':
         require('onnx', 'onnxruntime', 'tf2onnx')
     _, knobs, model = open_run(folder, precision='float32')
+    exact_products()
     settings = settings_of(folder, knobs)
     _, _, sep = load_tokenizer(folder, settings['vocab_size'])
     functions = signatures(model, knobs.labels, sep)
@@ -193,18 +194,8 @@ def main(argv=None):
     parser.add_argument('--output', type=Path, help='the folder to write (RUN/savedmodel or RUN/onnx)')
     parser.add_argument('--fresh', action='store_true', help='write over an earlier export')
     args = parser.parse_args(argv)
-    from checkpoints import UserError
-    try:
-        export(args.run, args.format, args.output or args.run / args.format, args.fresh)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except OSError as error:        # a read-only folder, a full disk
-        if not error.filename:
-            raise
-        print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
-        return 2
-    return 0
+    from checkpoints import status_of
+    return status_of(export, args.run, args.format, args.output or args.run / args.format, args.fresh)
 
 
 if __name__ == '__main__':

@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -25,24 +24,11 @@ from scipy.special import softmax
 
 import config
 import snippets
-from checkpoints import UserError, load_tokenizer, read_json, read_lines
+from checkpoints import UserError, load_tokenizer, read_json, read_lines, status_of
 from tools.export import load_export
 from tools.runs import open_run, require, settings_of
 
 # ---- Texts -----------------------------------------------------------------------------------------------------------
-
-
-def read_input(name):
-    """(name for messages, lines) of a file, or of standard input where `name` is '-'."""
-    if name != '-':
-        return name, read_lines(name)
-    with tempfile.TemporaryDirectory() as folder:       # so that both are read by the same rules
-        path = Path(folder) / 'stdin'
-        path.write_bytes(sys.stdin.buffer.read())
-        try:
-            return 'standard input', read_lines(path)
-        except UserError as error:
-            raise UserError(str(error).replace(str(path), 'standard input')) from None
 
 
 def read_examples(name, columns, pair):
@@ -54,7 +40,8 @@ def read_examples(name, columns, pair):
     wanted = columns.split(',') if columns else ['0', '1'][:1 + pair]
     if len(wanted) != 1 + pair:
         raise UserError(f'--columns {columns}: this model takes {"two texts" if pair else "one text"}.')
-    name, lines = read_input(name)
+    lines = read_lines(name) if name != '-' else read_lines('standard input', sys.stdin.buffer.read())
+    name = name if name != '-' else 'standard input'
     header = lines[0].split('\t')
     if all(one.isdecimal() for one in wanted):
         first, at, width = 0, [int(one) for one in wanted], len(header) if columns else 1 + pair
@@ -148,6 +135,13 @@ def predict(args):
                         args.format)
 
 
+def write(lines):
+    try:
+        print('\n'.join(lines), flush=True)
+    except BrokenPipeError:         # `| head`: the rest is not wanted, and Python shall not try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv=None):
     """The command line. Returns 0 when the answers are printed, else 2."""
     parser = argparse.ArgumentParser(prog='python -m tools.predict', description=__doc__, allow_abbrev=False,
@@ -162,21 +156,7 @@ def main(argv=None):
     parser.add_argument('--batch-size', type=config.within(int, 1, 65536), metavar='N',
                         help="texts in a step (the run's eval_batch_size)")
     args = parser.parse_intermixed_args(argv)        # FILE may follow an option
-    try:
-        lines = predict(args)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except OSError as error:
-        if not error.filename:
-            raise
-        print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
-        return 2
-    try:
-        print('\n'.join(lines), flush=True)
-    except BrokenPipeError:         # `| head`: the rest is not wanted, and Python shall not try again at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return status_of(lambda: write(predict(args)))
 
 
 if __name__ == '__main__':

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.util
 import io
 import re
@@ -15,6 +14,8 @@ import config
 import snippets
 from checkpoints import Checkpoint, UserError, open_model, read_json, read_lines
 
+MODULES = ('config', 'checkpoints', 'encoders', 'snippets')        # no scripts
+
 
 def open_run(folder, **changed):
     """(script, knobs, model) of a folder in runs/: the task's script and its model with the weights of the best epoch.
@@ -23,23 +24,35 @@ def open_run(folder, **changed):
     knobs that shall differ from the run's, such as precision='float32'. Raises UserError.
     """
     run = Checkpoint(folder)
-    if not isinstance(run.task, str) or not re.fullmatch(r'\w+', run.task) or not (
-            config.ROOT / f'{run.task}.py').is_file():
+    if not isinstance(run.task, str) or not re.fullmatch(r'\w+', run.task) or run.task in MODULES or not (
+            config.ROOT / f'{run.task}.py').is_file() or not isinstance(run.knobs, dict):
         raise UserError(f'{folder}: no run of one of the scripts: its config.json names none. Choose a folder in '
                         'runs/.')
     script = importlib.import_module(run.task)
-    given = {field.name: run.knobs[field.name] for field in dataclasses.fields(config.Knobs) if field.name in run.knobs}
-    given['labels'] = tuple(given.get('labels', ()))
+    given = {field.name: settled(run, field) for field in dataclasses.fields(config.Knobs) if field.name in run.knobs}
     path = str(run.folder.resolve())        # a path, where a folder has the name of a model of the table
-    knobs = script.knobs.for_recipe(run.recipe, given | {'model': path, 'init': path} | changed)
+    given |= {'model': path, 'init': path, 'pooling': 'auto'}       # the run's own pooling is in its configuration
+    knobs = script.knobs.for_recipe(run.recipe, given | changed)
     with contextlib.redirect_stdout(io.StringIO()):     # which variables were read
         model = script.build_model(knobs, 1)
         snippets.load_run(knobs, model)
-    now = hashlib.sha256((config.ROOT / f'{run.task}.py').read_bytes()).hexdigest()
-    if read_json(run.folder / 'config.json')['source_sha256'].get(f'{run.task}.py') != now:
-        print(f'Note: {run.task}.py was edited since this run; its model is built as the script says now.',
+    before, now = read_json(run.folder / 'config.json').get('source_sha256', {}), snippets.source_hashes(run.task)
+    if edited := [name for name in now if before.get(name) != now[name]]:
+        print(f'Note: edited since this run, whose model is built as they say now: {", ".join(edited)}.',
               file=sys.stderr)
     return script, knobs, model
+
+
+def settled(run, field):
+    """The value of a knob in a run's configuration. Raises UserError for one of another type."""
+    value = run.knobs[field.name]
+    if field.type is tuple and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    choices = field.metadata['choices']
+    if not isinstance(value, (int, float) if field.type is float else field.type) or \
+            isinstance(value, bool) != (field.type is bool) or choices and value not in choices:
+        raise UserError(f'{run.folder / "config.json"}: the knob {field.name} is {value!r}. Was the file edited?')
+    return value
 
 
 def dev_examples(folder):
@@ -81,6 +94,11 @@ def sample_batches(folder, knobs):
     data = snippets.tokenize(knobs, examples)
     rows = np.argsort(data.lengths, kind='stable')[np.linspace(0, len(data) - 1, min(len(data), 32)).astype(int)]
     return [data.batch(some) for some in np.split(np.random.default_rng(0).permutation(rows), [1, 3, 8]) if len(some)]
+
+
+def exact_products():
+    """Keep a GPU from computing float32 products in TF32, with 10 bits of mantissa: comparisons need all 23."""
+    snippets.tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def require(*packages):
