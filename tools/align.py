@@ -369,8 +369,10 @@ def random_model(path, folder, seed=0):
     path = Path(path)
     settings = read_json(path)
     listed = path.with_name('variables.txt')
-    if not isinstance(settings.get('vocab_size'), int) or settings['vocab_size'] < 100:
-        raise UserError(f'{path}: vocab_size is {settings.get("vocab_size")!r}, not a whole number of 100 or more.')
+    letters = 'abcdefghijklmnopqrstuvwxyz0123456789'
+    words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *letters, *'.,?!\'"-', *(f'##{c}' for c in letters)]
+    if not isinstance(settings.get('vocab_size'), int) or settings['vocab_size'] < len(words):
+        raise UserError(f'{path}: vocab_size is {settings.get("vocab_size")!r}, not a number from {len(words)} on.')
     if listed.is_file():
         lines = [line.split(' ', 2) for line in listed.read_text().splitlines() if line]
         shapes = {name: (kind, tuple(json.loads(shape))) for name, kind, shape in lines}
@@ -390,8 +392,6 @@ def random_model(path, folder, seed=0):
 
     folder.mkdir(parents=True)
     save_checkpoint(folder / 'random_model.ckpt', {name: value(name, *rest) for name, rest in shapes.items()})
-    letters = 'abcdefghijklmnopqrstuvwxyz0123456789'
-    words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *letters, *'.,?!\'"-', *(f'##{c}' for c in letters)]
     words += [f'[unused{i}]' for i in range(settings['vocab_size'] - len(words))]
     write_file(folder / 'vocab.txt', '\n'.join(words) + '\n')
     write_file(folder / 'bert_config.json', json.dumps(settings))
