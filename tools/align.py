@@ -361,7 +361,8 @@ def compare_metrics():
 
 
 def random_model(path, folder, seed=0):
-    """A Google checkpoint in `folder` with random values for the sizes in a json configuration.
+    """A Google checkpoint in `folder` with random values for the sizes in a json configuration: kernels and embeddings
+    as the authors begin with (initializer_range), biases and LayerNorm with a deviation of 0.1, so that they count.
 
     Its variables are those of variables.txt beside the configuration (lines: name type shape), else the family's own;
     the vocabulary is made of letters.
@@ -387,8 +388,8 @@ def random_model(path, folder, seed=0):
     def value(name, kind, shape):
         if kind != 'float32':
             return np.zeros(shape, kind)
-        return (random.standard_normal(shape) * (0.1 if name.endswith(('gamma', 'beta', 'bias')) else 0.03)
-                + name.endswith('gamma')).astype(np.float32)
+        scale = 0.1 if name.endswith(('gamma', 'beta', 'bias')) else settings.get('initializer_range', 0.02)
+        return (random.standard_normal(shape) * scale + name.endswith('gamma')).astype(np.float32)
 
     folder.mkdir(parents=True)
     save_checkpoint(folder / 'random_model.ckpt', {name: value(name, *rest) for name, rest in shapes.items()})
