@@ -27,7 +27,7 @@ def rows_of(path):
 
 def options(tmp_path, model, *more):
     return ['--demo', f'--model={model}', '--limit=48', '--epochs=2', '--batch-size=16', f'--runs-dir={tmp_path}/runs',
-            f'--results-dir={tmp_path}/results', *more]
+            f'--results-dir={tmp_path}/results', f'--cache-dir={tmp_path}/cache', *more]
 
 
 def start(script, *args):

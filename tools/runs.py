@@ -31,7 +31,7 @@ def open_run(folder, **changed):
     given = {field.name: run.knobs[field.name] for field in dataclasses.fields(config.Knobs) if field.name in run.knobs}
     given['labels'] = tuple(given.get('labels', ()))
     path = str(run.folder.resolve())        # a path, where a folder has the name of a model of the table
-    knobs = script.knobs.for_recipe(run.recipe, given | {'model': path, 'init': path} | changed)
+    knobs = script.knobs.for_recipe(run.recipe, given | {'model': path, 'init': path, 'cache': False} | changed)
     with contextlib.redirect_stdout(io.StringIO()):     # which variables were read
         model = script.build_model(knobs, 1)
         snippets.load_run(knobs, model)
