@@ -22,15 +22,16 @@ from checkpoints import (
     Checkpoint,
     UserError,
     download,
+    each_line,
     load_variables,
     open_model,
     quiet,
     read_json,
-    read_lines,
     write_file,
     write_json,
 )
-from encoders import Mean as Mean  # these two for the scripts
+from checkpoints import read_lines as read_lines  # these three for the scripts
+from encoders import Mean as Mean
 from encoders import build_encoder as build_encoder
 from encoders import named_weights
 from tokens import Tokens as Tokens  # these three for the tools
@@ -85,20 +86,18 @@ def load_tsv(knobs, split, path, text_a, text_b=None, label=None, index=None, la
     Fields are split at tabs only, quotes are text. Malformed rows raise UserError, unless `split` is 'train' and the
     knob skip_bad_rows is set; the knob `limit` cuts the training rows.
     """
-    lines = read_lines(path)
-    names = list(range(columns)) if columns else [name.strip() for name in lines[0].split('\t')]
-    first = 0 if columns else 1
+    lines = enumerate(each_line(path), 1)
+    names = list(range(columns)) if columns else [name.strip() for name in next(lines)[1].split('\t')]
+    number = first = 0 if columns else 1
     wanted = [name for name in (index, text_a, text_b, label) if name is not None]
     missing = [name for name in wanted if name not in names]
     if missing:
         raise UserError(f'{path}, line 1: no column {missing[0]!r} in the header: {", ".join(names)}. '
                         f'Is this the {split} file of the task, in GLUE\'s format?')
-    if len(lines) == first:
-        raise UserError(f'{path}: the file has a header and no rows.')
     at = {name: names.index(name) for name in wanted}
 
     examples, bad = [], []
-    for number, line in enumerate(lines[first:], first + 1):
+    for number, line in lines:
         row = line.split('\t')
         try:
             if len(row) != len(names):
@@ -118,14 +117,16 @@ def load_tsv(knobs, split, path, text_a, text_b=None, label=None, index=None, la
             raise UserError(f'{path}, line 1: no column {error} in the header: {", ".join(names)}.') from error
         examples.append(example)
 
+    if number == first:
+        raise UserError(f'{path}: the file has a header and no rows.')
     if bad and not (split == 'train' and knobs.skip_bad_rows and examples):
         shown = ''.join(f'\n  line {number}: {error}' for number, error in bad[:5])
         more = '\n  ...' if len(bad) > 5 else ''
         advice = 'Mend the file, or drop these rows with --skip-bad-rows.' if split == 'train' else \
             'Mend the file: rows of dev and test files are never dropped.'
-        raise UserError(f'{path}: {len(bad)} malformed of {len(lines) - first} rows:{shown}{more}\n{advice}')
+        raise UserError(f'{path}: {len(bad)} malformed of {number - first} rows:{shown}{more}\n{advice}')
     if not examples:
-        raise UserError(f'{path}: none of its {len(lines) - first} rows belongs to the {split} set.')
+        raise UserError(f'{path}: none of its {number - first} rows belongs to the {split} set.')
     if bad:
         print(f'{path}: dropped {len(bad)} malformed rows, the first in line {bad[0][0]}: {bad[0][1]}')
     return examples[:knobs.limit or None] if split == 'train' else examples
