@@ -66,6 +66,7 @@ def test_a_whole_run(name, tmp_path, tiny_bert):
     assert len(metrics['epochs']) == 2 == len(rows_of(folder / 'metrics.csv'))
     assert metrics['last'] == metrics['epochs'][1]
     assert metrics['best'] in metrics['epochs']
+    assert 0 < metrics['best']['wait_seconds'] < metrics['best']['train_seconds']
     settings = json.loads((folder / 'config.json').read_text())
     assert settings['knobs']['seed'] == 42
     assert settings['versions']['tensorflow']
