@@ -302,6 +302,7 @@ def train(knobs, model, train_data, dev_data, score):
     write_json(folder / 'config.json', run_config(knobs))
     write_file(folder / 'vocab.txt', vocabulary)
     monitor = Monitor(knobs, train_data, dev_data, score)
+    model.optimizer.build(model.trainable_variables)    # by itself it would do so in the first step, traced twice then
     model.fit(train_data.training_batches(knobs), steps_per_epoch=monitor.steps, epochs=knobs.epochs, verbose=0,
               callbacks=[monitor])
     for name, variable in named_weights(model).items():

@@ -125,6 +125,9 @@ def say_once(line):
 
 # ---- Batches --------------------------------------------------------------------------------------------------------
 
+PREFETCH = 16       # batches that are made ahead
+PAIR = (tf.TensorSpec((None, None), tf.int32),) * 2     # ids and segment ids
+
 
 class Tokens:
     """Examples with their token ids.
@@ -233,10 +236,6 @@ class Tokens:
                 yield (self.batch(rows, lengths),)
 
         return tf.data.Dataset.from_generator(stream, output_signature=(PAIR,)).prefetch(PREFETCH), order
-
-
-PAIR = (tf.TensorSpec((None, None), tf.int32),) * 2
-PREFETCH = 16       # batches that are made ahead
 
 
 def cut(order, batch_size):
