@@ -77,27 +77,33 @@ def status_of(work, *args):
     return 0
 
 
-def read_lines(path, data=None):
+def read_lines(path, file=None):
     """The lines of a UTF-8 file, without line ends, and without a BOM and blank lines at the end.
 
-    `data`: its bytes, where they come from elsewhere; `path` is then only a name for messages.
+    `file`: what to read instead, in bytes; `path` is then only a name for messages.
     """
+    return list(each_line(path, file))
+
+
+def each_line(path, file=None):
+    """read_lines() one by one: a training file may have hundreds of megabytes."""
+    number, blank = 0, []       # blank lines that are at the end unless another one follows
     try:
-        data = Path(path).read_bytes() if data is None else data
+        # Lines end at \n, not at U+2028 and other characters of the text.
+        with open(path, 'rb') if file is None else contextlib.nullcontext(file) as file:
+            for number, data in enumerate(file, 1):
+                line = data.decode('utf-8-sig' if number == 1 else 'utf-8').removesuffix('\n')
+                blank.append(line.removesuffix('\r'))
+                if line.strip('\r'):
+                    yield from blank
+                    blank.clear()
     except OSError as error:
         raise UserError(f'{path}: {error.strerror}.') from error
-    try:
-        text = data.decode('utf-8-sig')
     except UnicodeDecodeError as error:
-        line = data.count(b'\n', 0, error.start) + 1
-        raise UserError(f'{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8. Convert the file to UTF-8 '
-                        f'(iconv -f latin1 -t utf-8).') from error
-    lines = text.split('\n')            # not splitlines(), which also cuts at U+2028 and other characters of the text
-    while lines and not lines[-1].strip('\r'):
-        lines.pop()
-    if not lines:
+        raise UserError(f'{path}, line {number}: byte 0x{error.object[error.start]:02x} is not UTF-8. Convert the file '
+                        f'to UTF-8 (iconv -f latin1 -t utf-8).') from error
+    if number == len(blank):
         raise UserError(f'{path}: the file is empty.')
-    return [line[:-1] if line.endswith('\r') else line for line in lines]
 
 
 def write_file(path, content):

@@ -17,6 +17,9 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')      # errors only; set it to
 
 ROOT = Path(__file__).resolve().parent
 
+PADDING = 0.05              # the share of padding that training batches may hold; less takes more lengths to pad to
+CACHE_LIMIT = 2 * 2**30     # bytes of token ids that are kept; all of GLUE takes 0.3 GB for one vocabulary
+
 # ---- Recipes: what a model brings along -----------------------------------------------------------------------------
 
 RECIPES = {
@@ -104,6 +107,8 @@ class Knobs:
     model_dir: str = knob('pretrained', 'downloaded models')
     runs_dir: str = knob('runs', 'what a run leaves behind goes to RUNS_DIR/TASK/MODEL-seedSEED')
     results_dir: str = knob('results', 'the files for the leaderboard')
+    cache_dir: str = knob('cache', 'token ids, kept between runs')
+    cache: bool = knob(True, 'keep token ids in CACHE_DIR, and take them from there (--no-cache: neither)')
     fresh: bool = knob(False, 'start over where a finished run would be overwritten')
     predict: bool = knob(True, 'write the test predictions (--no-predict: the test file is not needed)')
 
@@ -135,6 +140,7 @@ class Knobs:
 
     def __post_init__(self, task):
         self.task, self.recipe = task, None
+        self.lengths = None     # that batches are padded to: set by training_batches(), from the training data
 
     def for_recipe(self, recipe, given):
         """These knobs with every value settled: `given` (the command line), else the script's, else the recipe's.

@@ -1,7 +1,7 @@
 """What the nine scripts share, in the order in which a run uses it:
 
-TSV rows, token ids and batches, the head and the optimizer, training and prediction, what a run leaves behind. The
-encoder is in encoders.py, the folders it comes from in checkpoints.py.
+TSV rows, the head and the optimizer, training and prediction, what a run leaves behind. Token ids and batches are in
+tokens.py, the encoder in encoders.py, the folders it comes from in checkpoints.py.
 """
 
 import csv
@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import io
-import itertools
 import json
 import os
 import re
@@ -23,18 +22,21 @@ from checkpoints import (
     Checkpoint,
     UserError,
     download,
-    load_tokenizer,
+    each_line,
     load_variables,
     open_model,
     quiet,
     read_json,
-    read_lines,
     write_file,
     write_json,
 )
-from encoders import Mean as Mean  # these two for the scripts
+from checkpoints import read_lines as read_lines  # these three for the scripts
+from encoders import Mean as Mean
 from encoders import build_encoder as build_encoder
 from encoders import named_weights
+from tokens import Tokens as Tokens  # these three for the tools
+from tokens import token_ids as token_ids
+from tokens import tokenize as tokenize
 
 with quiet():
     import numpy as np
@@ -84,20 +86,18 @@ def load_tsv(knobs, split, path, text_a, text_b=None, label=None, index=None, la
     Fields are split at tabs only, quotes are text. Malformed rows raise UserError, unless `split` is 'train' and the
     knob skip_bad_rows is set; the knob `limit` cuts the training rows.
     """
-    lines = read_lines(path)
-    names = list(range(columns)) if columns else [name.strip() for name in lines[0].split('\t')]
-    first = 0 if columns else 1
+    lines = enumerate(each_line(path), 1)
+    names = list(range(columns)) if columns else [name.strip() for name in next(lines)[1].split('\t')]
+    number = first = 0 if columns else 1
     wanted = [name for name in (index, text_a, text_b, label) if name is not None]
     missing = [name for name in wanted if name not in names]
     if missing:
         raise UserError(f'{path}, line 1: no column {missing[0]!r} in the header: {", ".join(names)}. '
                         f'Is this the {split} file of the task, in GLUE\'s format?')
-    if len(lines) == first:
-        raise UserError(f'{path}: the file has a header and no rows.')
     at = {name: names.index(name) for name in wanted}
 
     examples, bad = [], []
-    for number, line in enumerate(lines[first:], first + 1):
+    for number, line in lines:
         row = line.split('\t')
         try:
             if len(row) != len(names):
@@ -117,14 +117,16 @@ def load_tsv(knobs, split, path, text_a, text_b=None, label=None, index=None, la
             raise UserError(f'{path}, line 1: no column {error} in the header: {", ".join(names)}.') from error
         examples.append(example)
 
+    if number == first:
+        raise UserError(f'{path}: the file has a header and no rows.')
     if bad and not (split == 'train' and knobs.skip_bad_rows and examples):
         shown = ''.join(f'\n  line {number}: {error}' for number, error in bad[:5])
         more = '\n  ...' if len(bad) > 5 else ''
         advice = 'Mend the file, or drop these rows with --skip-bad-rows.' if split == 'train' else \
             'Mend the file: rows of dev and test files are never dropped.'
-        raise UserError(f'{path}: {len(bad)} malformed of {len(lines) - first} rows:{shown}{more}\n{advice}')
+        raise UserError(f'{path}: {len(bad)} malformed of {number - first} rows:{shown}{more}\n{advice}')
     if not examples:
-        raise UserError(f'{path}: none of its {len(lines) - first} rows belongs to the {split} set.')
+        raise UserError(f'{path}: none of its {number - first} rows belongs to the {split} set.')
     if bad:
         print(f'{path}: dropped {len(bad)} malformed rows, the first in line {bad[0][0]}: {bad[0][1]}')
     return examples[:knobs.limit or None] if split == 'train' else examples
@@ -155,117 +157,6 @@ def to_label(text, labels):
 def swap_pairs(examples):
     """The same pairs with their two sentences swapped."""
     return [example._replace(text_a=example.text_b, text_b=example.text_a) for example in examples]
-
-
-# ---- Token ids and batches ------------------------------------------------------------------------------------------
-
-PAD_TO = 4      # batches are padded to a multiple of this, so that few shapes occur
-
-
-class Tokens:
-    """Examples with their token ids in one flat array: example i is ids[starts[i]:starts[i + 1]].
-
-    Its first `lengths_a[i]` tokens are [CLS], text a and [SEP] (segment 0), the rest text b and [SEP] (segment 1).
-    """
-
-    def __init__(self, examples, ids, lengths, lengths_a):
-        self.examples, self.ids, self.lengths, self.lengths_a = examples, ids, lengths, lengths_a
-        self.starts = np.concatenate([[0], np.cumsum(lengths)])
-        if examples[0].label is not None:
-            self.labels = np.array([example.label for example in examples])     # int64, or float64 for scores
-
-    def __len__(self):
-        return len(self.examples)
-
-    def batch(self, rows):
-        """Token ids and segment ids of these examples, (len(rows), width) int32 each, padded with 0."""
-        width = -(-self.lengths[rows].max() // PAD_TO) * PAD_TO
-        ids = np.zeros((len(rows), width), np.int32)
-        segments = np.zeros((len(rows), width), np.int32)
-        for i, row in enumerate(rows):
-            length = self.lengths[row]
-            ids[i, :length] = self.ids[self.starts[row]:self.starts[row] + length]
-            segments[i, self.lengths_a[row]:length] = 1
-        return ids, segments
-
-    def training_batches(self, knobs):
-        """An endless tf.data stream of ((ids, segments), labels): epoch after epoch, each shuffled by (seed, epoch).
-
-        Batches hold examples of similar length: windows of 50 batches are sorted by length, cut, and shuffled again.
-        """
-        def stream():
-            for epoch in itertools.count():
-                for rows in self.shuffled(knobs.seed, epoch, knobs.batch_size):
-                    yield self.batch(rows), self.labels[rows]
-
-        pair = (tf.TensorSpec((None, None), tf.int32),) * 2
-        label = tf.TensorSpec((None,), tf.as_dtype(self.labels.dtype))
-        return tf.data.Dataset.from_generator(stream, output_signature=(pair, label)).prefetch(tf.data.AUTOTUNE)
-
-    def shuffled(self, seed, epoch, batch_size, window=50):
-        """The rows of every batch of one epoch: a function of (seed, epoch) alone."""
-        random = np.random.default_rng([seed, epoch])
-        order = random.permutation(len(self))
-        batches = []
-        for start in range(0, len(order), window * batch_size):
-            rows = order[start:start + window * batch_size]
-            rows = rows[np.argsort(self.lengths[rows], kind='stable')]
-            batches += [rows[i:i + batch_size] for i in range(0, len(rows), batch_size)]
-        return [batches[i] for i in random.permutation(len(batches))]
-
-    def batches(self, batch_size):
-        """A tf.data stream of (ids, segments) from the longest examples to the shortest, and the order of the rows."""
-        order = np.argsort(-self.lengths, kind='stable')
-
-        def stream():
-            for i in tqdm(range(0, len(order), batch_size), 'predict', leave=False, unit='step',
-                          disable=not sys.stderr.isatty()):
-                yield (self.batch(order[i:i + batch_size]),)
-
-        pair = (tf.TensorSpec((None, None), tf.int32),) * 2
-        return tf.data.Dataset.from_generator(stream, output_signature=(pair,)).prefetch(tf.data.AUTOTUNE), order
-
-
-def tokenize(knobs, examples):
-    """[CLS] a [SEP] or [CLS] a [SEP] b [SEP] for every example, at most `maxlen` tokens, as Tokens.
-
-    Word pieces as in Google's BERT. A pair that is too long loses tokens from the end of the longer text, on a tie
-    from the second (BERT, run_classifier.py, _truncate_seq_pair).
-    """
-    checkpoint = open_model(knobs.model, knobs.model_dir)
-    return token_ids(load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size']), knobs.maxlen, examples)
-
-
-def token_ids(tokenizer, maxlen, examples):
-    """tokenize() with load_tokenizer()'s answer."""
-    tokenizer, cls, sep = tokenizer
-    texts_a, len_a = encode(tokenizer, [example.text_a for example in examples])
-    pairs = examples[0].text_b is not None
-    if pairs:
-        texts_b, len_b = encode(tokenizer, [example.text_b for example in examples])
-        room = maxlen - 3
-        cut_a = np.minimum(len_a, np.maximum(room - len_b, -(-room // 2)))
-        len_b = np.minimum(len_b, room - cut_a)
-        len_a = cut_a
-    else:
-        len_a = np.minimum(len_a, maxlen - 2)
-    lengths = len_a + len_b + 3 if pairs else len_a + 2
-    ids = np.full(lengths.sum(), sep, np.int32)
-    for i, start in enumerate(np.cumsum(lengths) - lengths):
-        ids[start] = cls
-        ids[start + 1:start + 1 + len_a[i]] = texts_a[i][:len_a[i]]
-        if pairs:
-            ids[start + len_a[i] + 2:start + lengths[i] - 1] = texts_b[i][:len_b[i]]
-    return Tokens(examples, ids, lengths, len_a + 2)
-
-
-def encode(tokenizer, texts, chunk=10000):
-    """The token ids of every text as an int32 array, and how many there are; in chunks, as encodings are large."""
-    ids = []
-    for start in range(0, len(texts), chunk):
-        ids += [np.array(encoding.ids, np.int32) for encoding in
-                tokenizer.encode_batch_fast(texts[start:start + chunk], add_special_tokens=False)]
-    return ids, np.array([len(one) for one in ids])
 
 
 # ---- The head and the optimizer -------------------------------------------------------------------------------------
@@ -385,7 +276,7 @@ def steps_per_epoch(knobs, examples):
 
 def predict(knobs, model, data):
     """The model's outputs for `data`, (len(data), units) float32, in the order of the file."""
-    batches, order = data.batches(knobs.eval_batch_size)
+    batches, order = data.batches(knobs.eval_batch_size, knobs.lengths)
     outputs = model.predict(batches, verbose=0)
     logits = np.empty_like(outputs, np.float32)
     logits[order] = outputs
@@ -410,7 +301,8 @@ def train(knobs, model, train_data, dev_data, score):
             path.unlink()
     write_json(folder / 'config.json', run_config(knobs))
     write_file(folder / 'vocab.txt', vocabulary)
-    monitor = Monitor(knobs, dev_data, score, steps_per_epoch(knobs, len(train_data)), len(train_data))
+    monitor = Monitor(knobs, train_data, dev_data, score)
+    model.optimizer.build(model.trainable_variables)    # by itself it would do so in the first step, traced twice then
     model.fit(train_data.training_batches(knobs), steps_per_epoch=monitor.steps, epochs=knobs.epochs, verbose=0,
               callbacks=[monitor])
     for name, variable in named_weights(model).items():
@@ -421,13 +313,14 @@ def train(knobs, model, train_data, dev_data, score):
 class Monitor(keras.callbacks.Callback):
     """Scores every epoch on dev, keeps the best, shows progress and writes what a run leaves behind."""
 
-    def __init__(self, knobs, dev_data, score, steps, examples):
+    def __init__(self, knobs, train_data, dev_data, score):
         super().__init__()
-        self.knobs, self.dev_data, self.score, self.steps, self.examples = knobs, dev_data, score, steps, examples
+        self.knobs, self.train_data, self.dev_data, self.score = knobs, train_data, dev_data, score
+        self.steps, self.examples = steps_per_epoch(knobs, len(train_data)), len(train_data)
         self.folder, self.epochs, self.best = run_folder(knobs), [], None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.started = time.time()
+        self.started, self.waited = time.time(), self.train_data.waited.numpy()
         self.bar = tqdm(total=self.steps, desc=f'epoch {epoch + 1}/{self.knobs.epochs}', unit='step', leave=False,
                         disable=not sys.stderr.isatty())
 
@@ -445,6 +338,7 @@ class Monitor(keras.callbacks.Callback):
         mean = sum(metrics.values()) / len(metrics)
         row = {'epoch': epoch + 1, 'loss': logs['loss'], **metrics, 'score': mean,
                'train_seconds': trained - self.started, 'dev_seconds': time.time() - trained,
+               'wait_seconds': float(self.train_data.waited.numpy() - self.waited),     # for batches, while training
                'examples_per_second': self.examples / (trained - self.started),
                'same_answer': same_answer(self.knobs, logits, self.dev_data.labels)}
         self.epochs.append(row)
@@ -478,7 +372,7 @@ class Monitor(keras.callbacks.Callback):
 
 def metric_names(row):
     return [name for name in row if name not in ('epoch', 'loss', 'score', 'train_seconds', 'dev_seconds',
-                                                 'examples_per_second', 'same_answer')]
+                                                 'wait_seconds', 'examples_per_second', 'same_answer')]
 
 
 def show_value(value):
@@ -552,7 +446,8 @@ def run_config(knobs):
 
 def source_hashes(task):
     """{file: sha256} of the code that makes a run of this script."""
-    paths = [config.ROOT / f'{name}.py' for name in (task, 'snippets', 'encoders', 'checkpoints', 'config')]
+    paths = [config.ROOT / f'{name}.py' for name in (
+        task, 'snippets', 'tokens', 'encoders', 'checkpoints', 'config')]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
@@ -635,7 +530,8 @@ def finished(knobs, folder):
     if knobs.fresh or not (folder / 'metrics.json').is_file() or not read_json(folder / 'metrics.json')['finished']:
         return False
     before, now = read_json(folder / 'config.json'), json.loads(json.dumps(run_config(knobs)))
-    free = ('fresh', 'runs_dir', 'results_dir', 'model_dir', 'eval_batch_size')      # they change no number
+    # They change no number.
+    free = ('fresh', 'runs_dir', 'results_dir', 'model_dir', 'cache_dir', 'cache', 'eval_batch_size')
     changed = [f'{name}: {before["knobs"].get(name)} -> {value}' for name, value in now['knobs'].items()
                if name not in free and before['knobs'].get(name) != value]
     changed += [f'{name} was edited' for name, value in now['source_sha256'].items()

@@ -122,4 +122,4 @@ def make_knobs(*options, task='CoLA', **own):
     given = config.parse_args(knobs, '', list(map(str, options)))
     model = given.get('model', 'minilm')
     recipe = config.MODELS[model].recipe if model in config.MODELS else open_model(model, '').recipe
-    return knobs.for_recipe(recipe, given | {'model': model})
+    return knobs.for_recipe(recipe, {'cache': False} | given | {'model': model})

@@ -12,6 +12,7 @@ from test_scripts import rows_of
 
 import config
 import snippets
+from checkpoints import load_tokenizer
 from tools import export, predict
 
 DEMO = config.ROOT / 'demo'
@@ -91,7 +92,7 @@ def test_an_export_gives_what_its_run_gives(runs, exports, opened):
         assert {name: also[name] for name in settings} == settings
         assert (also['format'], also['run'], also['outputs']) == (form, f'{task}/tiny-bert-seed42', ['logits'])
         examples = predict.read_examples(DEMO / FOLDERS[task] / 'dev.tsv', COLUMNS[task], settings['pair'])
-        tokenizer = snippets.load_tokenizer(folder, settings['vocab_size'])
+        tokenizer = load_tokenizer(folder, settings['vocab_size'])
         data = snippets.token_ids(tokenizer, settings['maxlen'], examples)
         logits = compute(data)
         assert np.abs(exported(data) - logits).max() <= 1e-5 * np.abs(logits).max()
@@ -174,7 +175,7 @@ def test_a_rest_request(task, runs, exports, opened, capsys):
 
     texts = [('it rains', 'now'), ('a', 'b c d e f'), ('quite a long one, compared with these', '')]
     examples = [snippets.Example('', 1, 0, *text, None) for text in texts]
-    tokenizer = snippets.load_tokenizer(runs[task], settings['vocab_size'])
+    tokenizer = load_tokenizer(runs[task], settings['vocab_size'])
     ids, _ = snippets.token_ids(tokenizer, settings['maxlen'], examples).batch(np.arange(3))
     request = json.loads(json.dumps({'signature_name': 'rest', 'instances': ids.tolist()}))
     outputs = model.signatures[request['signature_name']](**{name: tf.constant(request['instances'], spec.dtype)})

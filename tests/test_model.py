@@ -183,4 +183,4 @@ def test_cased_vocabularies_keep_case_and_accents(tmp_path):
     words = [*WORDS[:-1], 'É']
     folder = write_google(tmp_path, random_variables('bert', SIZES), SIZES, words)
     data = snippets.tokenize(make_knobs('--model', folder), [snippets.Example('x', 1, 0, 'É', None, 0)])
-    assert data.ids.tolist() == [2, words.index('É'), 3]
+    assert data.batch(np.array([0]))[0].tolist() == [[2, words.index('É'), 3]]

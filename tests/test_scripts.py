@@ -15,6 +15,7 @@ from test_skeleton import SCRIPTS
 import CoLA
 import config
 import snippets
+import tokens
 import WNLI
 
 FILES = {'SST2': ['SST-2.tsv'], 'STSB': ['STS-B.tsv'], 'MNLI': ['MNLI-m.tsv', 'MNLI-mm.tsv', 'AX.tsv']}
@@ -27,7 +28,7 @@ def rows_of(path):
 
 def options(tmp_path, model, *more):
     return ['--demo', f'--model={model}', '--limit=48', '--epochs=2', '--batch-size=16', f'--runs-dir={tmp_path}/runs',
-            f'--results-dir={tmp_path}/results', *more]
+            f'--results-dir={tmp_path}/results', f'--cache-dir={tmp_path}/cache', *more]
 
 
 def start(script, *args):
@@ -66,6 +67,7 @@ def test_a_whole_run(name, tmp_path, tiny_bert):
     assert len(metrics['epochs']) == 2 == len(rows_of(folder / 'metrics.csv'))
     assert metrics['last'] == metrics['epochs'][1]
     assert metrics['best'] in metrics['epochs']
+    assert 0 < metrics['best']['wait_seconds'] < metrics['best']['train_seconds']
     settings = json.loads((folder / 'config.json').read_text())
     assert settings['knobs']['seed'] == 42
     assert settings['versions']['tensorflow']
@@ -131,6 +133,21 @@ def test_the_same_seed_gives_the_same_run(tmp_path, tiny_bert, monkeypatch):
         losses.append([epoch['loss'] for epoch in metrics['epochs']])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     assert abs(losses[0][0] - losses[2][0]) > 1e-4
+
+
+def test_nothing_is_tokenized_or_traced_twice(tmp_path, tiny_bert, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script, models, calls = __import__('MNLI'), [], []
+    build, encode = script.build_model, tokens.encode
+    monkeypatch.setattr(script, 'build_model', lambda *args: models.append(build(*args)) or models[-1])
+    monkeypatch.setattr(tokens, 'encode', lambda tokenizer, texts: calls.append(texts) or encode(tokenizer, texts))
+    for _ in range(2):
+        start(script, *options(tmp_path, tiny_bert))
+    assert len(calls) == len(list((tmp_path / 'cache').iterdir())) == 5         # train, dev, three test files
+    assert all(len(texts) == len(set(texts)) for texts in calls)
+    for model in models:
+        assert model.predict_function.experimental_get_tracing_count() == 1
+        assert model.train_tf_function.experimental_get_tracing_count() == 1
 
 
 def test_a_run_at_the_majority_class_says_so_and_still_has_a_best_epoch(tmp_path, tiny_bert, capsys, monkeypatch):

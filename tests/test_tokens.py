@@ -1,9 +1,15 @@
-"""Token ids, truncation by Google's rule, batches that hold every example once."""
+"""Token ids, truncation by Google's rule, the cache, batches that hold every example once, few lengths to pad to."""
 
 import csv
+import errno
 import io
+import itertools
+import os
+import pathlib
 import random
 import re
+import shutil
+import time
 import unicodedata
 from types import SimpleNamespace
 
@@ -11,8 +17,11 @@ import numpy as np
 import pytest
 from conftest import SHARED, WORDS, make_knobs, needs_shared, write_google
 
+import config
 import snippets
+import tokens
 from checkpoints import UserError, load_tokenizer, open_model, read_json, read_lines
+from snippets import keras, tf
 from tools.google_tokenization import GoogleTokenizer, truncate_seq_pair
 
 
@@ -38,7 +47,8 @@ def test_pairs_are_truncated_as_google_does(tiny_bert, maxlen):
 
 def test_word_pieces_accents_and_unknown_characters(tiny_bert):
     data = snippets.tokenize(make_knobs('--model', tiny_bert), examples([('Éa, b\u0007b \u4e2d ', None)]))
-    assert data.ids.tolist() == [2, *(WORDS.index(w) for w in ('e', '##a', ',', 'b', '##b')), 1, 3]
+    expected = [2, *(WORDS.index(w) for w in ('e', '##a', ',', 'b', '##b')), 1, 3]
+    assert data.batch(np.array([0]))[0].tolist() == [expected]
 
 
 # Where `tokenizers`, and transformers with it, differs from Google's code for BERT: that writes a sigma at the end of a
@@ -197,8 +207,221 @@ def test_every_epoch_holds_every_example_once_in_an_order_of_seed_and_epoch(tiny
     flat = [tuple(np.concatenate(batches)) for batches in orders.values()]
     assert len(set(flat)) == 4
     assert flat[0] == tuple(np.concatenate(data.shuffled(1, 0, 8)))
-    padded = sum(np.prod(data.batch(rows)[0].shape) for rows in orders[1, 0])
-    assert padded < 1.25 * data.lengths.sum()       # padding to the longest would be 1.9
+
+
+# ---- The cache ------------------------------------------------------------------------------------------------------
+
+PAIRS = [('a b', 'c'), ('c', 'a b'), ('', 'dd e. ' * 20), ('a b', '')]
+
+
+@pytest.fixture
+def cached(tmp_path, tiny_bert, monkeypatch):
+    """tokenize() with a cache folder; `calls` are the lists of texts that went to the tokenizer."""
+    def tokenize(pairs=PAIRS, *options):
+        knobs = make_knobs('--model', tiny_bert, '--cache', '--cache-dir', tokenize.folder, *options)
+        return snippets.tokenize(knobs, examples(pairs))
+
+    def encode(tokenizer, texts):
+        tokenize.calls.append(texts)
+        return made(tokenizer, texts)
+
+    made, tokenize.calls, tokenize.folder = tokens.encode, [], tmp_path / 'new' / 'cache'
+    monkeypatch.setattr(tokens, 'encode', encode)
+    return tokenize
+
+
+def assert_same(one, other):
+    assert len(one) == len(other)
+    for name in ('ids', 'lengths', 'lengths_a'):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for ours, theirs in zip(one.batch(np.arange(len(one))), other.batch(np.arange(len(one))), strict=True):
+        assert ours.dtype == theirs.dtype == np.int32
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_every_text_is_cut_once_and_kept(cached, capsys):
+    first = cached()
+    assert cached.calls == [['a b', 'c', '', 'dd e. ' * 20]]        # each of them once
+    assert_same(first, cached(PAIRS, '--no-cache'))
+    del cached.calls[:]
+    again = cached()
+    assert isinstance(again.ids.base.base, np.memmap)
+    assert_same(first, again)
+    # Swapped pairs have the same texts, and truncation comes after.
+    assert_same(cached(PAIRS + [pair[::-1] for pair in PAIRS]), cached(PAIRS + [pair[::-1] for pair in PAIRS]))
+    assert cached(PAIRS, '--maxlen', 8).lengths.tolist() == [6, 6, 8, 5]
+    assert not cached.calls
+    assert [path.name[:7] for path in cached.folder.iterdir()] == ['tokens-']
+    assert not capsys.readouterr().out
+
+
+def test_another_text_vocabulary_or_option_has_a_file_of_its_own(cached, tmp_path, tiny_bert, monkeypatch):
+    folders = [shutil.copytree(tiny_bert, tmp_path / name) for name in ('words', 'case')]
+    (folders[0] / 'vocab.txt').write_text('\n'.join([*WORDS[:-2], WORDS[-1], WORDS[-2]]) + '\n')
+    (folders[1] / 'vocab.txt').write_text('\n'.join(WORDS).replace('##z', 'Z') + '\n')         # so it keeps capitals
+    for count, (pairs, *options) in enumerate([
+            (PAIRS,), ([('a b', 'c!'), *PAIRS[1:]],), ([('a b', 'dc'), *PAIRS[1:]],), ([('a', ' bc'), *PAIRS[1:]],),
+            (PAIRS[::-1],), (PAIRS, '--model', folders[0]), (PAIRS, '--model', folders[1])], 1):
+        cached(pairs, *options)
+        assert len(cached.calls) == len(list(cached.folder.iterdir())) == count
+    monkeypatch.setattr(tokens, 'FORMAT', tokens.FORMAT + 1)
+    cached()
+    assert len(cached.calls) == count + 1
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda path, other: path.write_bytes(path.read_bytes()[:-4]), lambda path, other: path.write_bytes(b''),
+    lambda path, other: path.write_bytes(path.read_bytes()[:-1] + b'\1'),
+    lambda path, other: path.write_text('foreign'),
+    lambda path, other: np.save(path, np.zeros(3, np.float64)), lambda path, other: np.save(path, np.int32(3)),
+    lambda path, other: shutil.copy(other, path),
+    lambda path, other: np.save(path, np.arange(9, dtype=np.int32).reshape(3, 3)),
+    lambda path, other: (path.unlink(), path.mkdir()),
+], ids=['short', 'empty', 'one byte', 'text', 'floats', 'a number', 'another key', 'a table', 'a folder'])
+def test_a_damaged_file_is_made_again(cached, capsys, spoil):
+    cached([('b', 'a a'), *PAIRS[1:]])
+    other, = cached.folder.iterdir()
+    good = cached()
+    path, = set(cached.folder.iterdir()) - {other}
+    spoil(path, other)
+    capsys.readouterr()
+    assert_same(good, cached())
+    assert capsys.readouterr().out.splitlines()[0] == f'{path}: damaged, or no file of token ids; made again.'
+    if path.is_file():
+        assert_same(good, cached())
+        assert len(cached.calls) == 3
+        assert not capsys.readouterr().out
+
+
+def test_no_cache(cached, capsys):
+    for _ in range(2):
+        cached(PAIRS, '--no-cache')
+    assert len(cached.calls) == 2
+    assert not cached.folder.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(cached, capsys, monkeypatch):
+    cached.folder.parent.mkdir()
+    cached.folder.write_text('a file')
+    first = cached()
+    assert_same(first, cached())
+    said = f'{cached.folder}: token ids cannot be kept here (File exists); going on without.\n'
+    assert capsys.readouterr().out == said
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(pathlib.Path, 'write_bytes', full)
+    cached.folder.unlink()
+    assert_same(first, cached())
+    cached(PAIRS[::-1])
+    assert capsys.readouterr().out.count('(No space left on device); going on without.\n') == 1
+    assert not list(cached.folder.iterdir())
+
+
+def test_what_was_not_used_for_longest_is_deleted(cached, monkeypatch):
+    (cached.folder / 'mine').mkdir(parents=True)
+    np.save(cached.folder / 'mine.npy', np.zeros(1000))
+    names = []
+    for age, text in ((30, 'a'), (20, 'b'), (10, 'c')):
+        cached([(text, None)])
+        path, = set(cached.folder.glob('tokens-*')) - set(names)
+        os.utime(path, (time.time() - age,) * 2)
+        names.append(path)
+    cached([('a', None)])       # used again
+    monkeypatch.setattr(config, 'CACHE_LIMIT', 3 * names[0].stat().st_size)
+    cached([('d', None)])
+    assert [path.exists() for path in names] == [True, False, True]
+    monkeypatch.setattr(config, 'CACHE_LIMIT', 0)
+    cached([('e', None)])
+    assert sorted(path.name[:6] for path in cached.folder.iterdir()) == ['mine', 'mine.n', 'tokens']
+
+
+# ---- Batches --------------------------------------------------------------------------------------------------------
+
+
+def of_lengths(lengths, tiny_bert):
+    return snippets.tokenize(make_knobs('--model', tiny_bert, '--maxlen', 512),
+                             examples([('a ' * (n - 2), None) for n in lengths]))
+
+
+def share(data, batches, lengths):
+    return 1 - data.lengths.sum() / sum(data.batch(rows, lengths)[0].size for rows in batches)
+
+
+def test_few_lengths_leave_little_padding_in_every_epoch(tiny_bert):
+    random = np.random.default_rng(0)
+    data = of_lengths(np.minimum(3 + random.lognormal(2.5, 0.7, 5000), 150).astype(int), tiny_bert)
+    lengths = data.fewest_lengths(data.shuffled(1, 0, 16))
+    assert lengths == sorted(set(lengths))
+    assert (len(lengths), len(set(data.lengths))) == (20, 88)
+    for seed, epoch in ((1, 0), (1, 1), (1, 7), (2, 3)):
+        batches = data.shuffled(seed, epoch, 16)
+        assert share(data, batches, lengths) < config.PADDING
+        assert {data.batch(rows, lengths)[0].shape[1] for rows in batches} == set(lengths)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_the_lengths_are_the_fewest_and_best(tiny_bert, monkeypatch, seed):
+    monkeypatch.setattr(config, 'PADDING', 0.12)
+    data = of_lengths(np.random.default_rng(seed).integers(3, 40, 60), tiny_bert)
+    batches = data.shuffled(seed, 0, 7)
+    *shorter, longest = sorted({data.lengths[rows].max() for rows in batches})
+
+    def best(count):
+        return min(share(data, batches, [*some, longest]) for some in itertools.combinations(shorter, count - 1))
+    lengths = data.fewest_lengths(batches)
+    assert share(data, batches, lengths) == pytest.approx(best(len(lengths)))
+    allowed = max(0.12, 1 - (1 - best(len(shorter) + 1)) / 1.02)
+    assert share(data, batches, lengths) <= allowed < best(len(lengths) - 1)
+
+
+@needs_shared
+@pytest.mark.parametrize(('name', 'count'), [('CoLA', 11), ('MRPC', 10), ('RTE', 15), ('WNLI', 10)])
+def test_lengths_of_real_data(name, count):
+    script = __import__(name)
+    knobs = make_knobs('--data-dir', SHARED / 'glue', task=name, labels=script.knobs.labels, maxlen=script.knobs.maxlen)
+    data = snippets.tokenize(knobs, script.load_data(knobs, 'train'))
+    batches = data.shuffled(42, 0, 32)
+    lengths = data.fewest_lengths(batches)
+    assert len(lengths) == count
+    # WNLI's 635 examples make 20 batches, which hold 6.3 % by themselves.
+    assert share(data, batches, lengths) < (0.081 if name == 'WNLI' else 0.05)
+
+
+def test_predictions_come_back_in_file_order_from_one_trace(tiny_bert):
+    random = np.random.default_rng(3)
+    train, dev = (of_lengths(random.integers(3, most, 300), tiny_bert) for most in (30, 60))
+    knobs = make_knobs('--model', tiny_bert, '--maxlen', 64, '--eval-batch-size', 7)
+    train.training_batches(knobs)
+    assert max(knobs.lengths) == 29
+    inputs = [keras.Input((None,), dtype='int32') for _ in range(2)]
+    counts = keras.layers.Lambda(lambda x: tf.cast(tf.stack(
+        [tf.reduce_sum(tf.sign(x[0]), -1), tf.reduce_sum(tf.ones_like(x[0]), -1)], -1), tf.float32))(inputs)
+    model = keras.Model(inputs, counts)
+    for data, lengths in ((dev, knobs.lengths), (train, knobs.lengths), (dev, None)):
+        knobs.lengths = lengths
+        real, padded = snippets.predict(knobs, model, data).T
+        assert real.tolist() == data.lengths.tolist()
+        if lengths:
+            assert set(padded) <= {*lengths, 512.0}
+        assert (padded >= real).all()
+    assert model.predict_function.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize('slow', ['data', 'model'])
+def test_the_time_that_the_training_waits(tiny_bert, monkeypatch, slow):
+    data, batch = of_lengths(range(3, 43), tiny_bert), tokens.Tokens.batch
+
+    def slowly(self, *args):
+        time.sleep(0.02 if slow == 'data' else 0)
+        return batch(self, *args)
+    monkeypatch.setattr(tokens.Tokens, 'batch', slowly)
+    batches = iter(data.training_batches(make_knobs('--model', tiny_bert, '--batch-size', 2)))
+    for _ in range(20):
+        next(batches)
+        time.sleep(0.02 if slow == 'model' else 0)
+    waited = data.waited.numpy()
+    assert 0.3 < waited < 1 if slow == 'data' else 0 < waited < 0.2
 
 
 def test_vocabulary_that_does_not_fit(tmp_path):

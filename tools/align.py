@@ -316,11 +316,10 @@ def compare_tokens(setup, inputs):
         data, differing, count = token_ids(setup.tokenizer, maxlen, setup.examples), 0, 0
         for i, example in enumerate(setup.examples):
             ids, segments = inputs(example.text_a, example.text_b, maxlen)
-            own = data.ids[data.starts[i]:data.starts[i + 1]]
-            differing += own.tolist() != ids or [int(j >= data.lengths_a[i]) for j in range(len(own))] != segments
+            differing += [array[0].tolist() for array in data.batch(np.array([i]))] != [ids, segments]
             count += len(ids)
         yield Row(f'token ids and segment ids of {len(setup.examples)} pairs, maxlen {maxlen}; rows that differ',
-                  f'{len(data.ids)} tokens', f'{count} tokens', differing, EXACT)
+                  f'{data.lengths.sum()} tokens', f'{count} tokens', differing, EXACT)
 
 
 def compare_precision(setup):

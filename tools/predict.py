@@ -40,7 +40,7 @@ def read_examples(name, columns, pair):
     wanted = columns.split(',') if columns else ['0', '1'][:1 + pair]
     if len(wanted) != 1 + pair:
         raise UserError(f'--columns {columns}: this model takes {"two texts" if pair else "one text"}.')
-    lines = read_lines(name) if name != '-' else read_lines('standard input', sys.stdin.buffer.read())
+    lines = read_lines(name) if name != '-' else read_lines('standard input', sys.stdin.buffer)
     name = name if name != '-' else 'standard input'
     header = lines[0].split('\t')
     if all(one.isdecimal() for one in wanted):

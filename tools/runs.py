@@ -14,7 +14,7 @@ import config
 import snippets
 from checkpoints import Checkpoint, UserError, open_model, read_json, read_lines
 
-MODULES = ('config', 'checkpoints', 'encoders', 'snippets')        # no scripts
+MODULES = ('config', 'checkpoints', 'encoders', 'tokens', 'snippets')        # no scripts
 
 
 def open_run(folder, **changed):
@@ -31,7 +31,7 @@ def open_run(folder, **changed):
     script = importlib.import_module(run.task)
     given = {field.name: settled(run, field) for field in dataclasses.fields(config.Knobs) if field.name in run.knobs}
     path = str(run.folder.resolve())        # a path, where a folder has the name of a model of the table
-    given |= {'model': path, 'init': path, 'pooling': 'auto'}       # the run's own pooling is in its configuration
+    given |= {'model': path, 'init': path, 'cache': False, 'pooling': 'auto'}    # its configuration has its own pooling
     knobs = script.knobs.for_recipe(run.recipe, given | changed)
     with contextlib.redirect_stdout(io.StringIO()):     # which variables were read
         model = script.build_model(knobs, 1)
