@@ -34,8 +34,7 @@ from checkpoints import read_lines as read_lines  # these three for the scripts
 from encoders import Mean as Mean
 from encoders import build_encoder as build_encoder
 from encoders import named_weights
-from tokens import Tokens as Tokens  # these three for the tools
-from tokens import token_ids as token_ids
+from tokens import token_ids as token_ids  # these two for the tools
 from tokens import tokenize as tokenize
 
 with quiet():
