@@ -2,33 +2,16 @@
 
 from typing import NamedTuple
 
+import layers as fast
 from checkpoints import UserError, load_variables, open_model, quiet
 
 with quiet():
     import bert4keras.layers
     import bert4keras.models
     import tensorflow as tf
-    from bert4keras.backend import gelu_erf, gelu_tanh, keras
+    from bert4keras.backend import keras
 
-# ---- Layers: bert4keras's own, with the same weights, but exact in mixed precision ----------------------------------
-
-
-class Attention(bert4keras.layers.MultiHeadAttention):
-    """Self-attention whose softmax is computed in float32, whatever the layer computes in."""
-
-    def build(self, input_shape):
-        super().build(input_shape)
-        self.dropout = keras.layers.Dropout(self.attention_dropout or 0.0, dtype=self.dtype_policy)
-
-    def pay_attention_to(self, inputs, mask=None, **kwargs):
-        """Queries, keys and values (batch, length, heads, size) and the mask (batch, length) of real tokens ->
-        (batch, length, heads, size), (batch, heads, length, length)."""
-        q, k, v = (tf.transpose(x, (0, 2, 1, 3)) for x in inputs[:3])
-        scores = tf.cast(tf.matmul(q, k, transpose_b=True), tf.float32) / self.key_size ** 0.5
-        padding = (1.0 - tf.cast(mask[1], tf.float32)) * -1e9           # exp() of it is 0
-        weights = tf.nn.softmax(scores + padding[:, None, None, :])
-        weights = self.dropout(tf.cast(weights, v.dtype))
-        return tf.transpose(tf.matmul(weights, v), (0, 2, 1, 3)), weights
+# ---- Layers and families --------------------------------------------------------------------------------------------
 
 
 class Mean(keras.layers.Layer):
@@ -59,9 +42,12 @@ class Layers:
 
     def apply(self, inputs=None, layer=None, arguments=None, **options):
         if layer is bert4keras.layers.MultiHeadAttention:
-            layer = Attention
+            layer = fast.Attention
         elif layer is bert4keras.layers.LayerNormalization:
+            layer = fast.LayerNormalization
             options |= {'dtype': 'float32', 'epsilon': self.layer_norm_eps}
+        elif layer is keras.layers.Dropout:
+            layer = fast.Dropout
         elif layer in (bert4keras.layers.Embedding, bert4keras.layers.PositionEmbedding, keras.layers.Add):
             options['dtype'] = 'float32'
         return super().apply(inputs, layer, arguments, **options)
@@ -143,7 +129,8 @@ def build_encoder(knobs):
     pooling = checkpoint.pooling if knobs.pooling == 'auto' else knobs.pooling
     if pooling == 'pooler' and 'bert/pooler/dense/kernel' not in checkpoint.shapes:
         raise UserError(f'--pooling pooler: {checkpoint.path} has no pooler. Choose cls or mean.')
-    activation = {'gelu_tanh': gelu_tanh, 'gelu_erf': gelu_erf}.get(settings['hidden_act'], settings['hidden_act'])
+    activation = settings['hidden_act']
+    activation = {'gelu_tanh': fast.gelu_tanh, 'gelu_erf': fast.gelu_erf}.get(activation, activation)
     keras.mixed_precision.set_global_policy(
         knobs.precision if knobs.precision == 'float32' else f'mixed_{knobs.precision}')
     try:

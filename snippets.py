@@ -205,36 +205,80 @@ class AdamW(keras.optimizers.Optimizer):
     def __init__(self, learning_rate, rates, bias_correction, epsilon, clip_norm):
         super().__init__(name='AdamW', global_clipnorm=clip_norm or None, jit_compile=False)     # one kernel as it is
         self._learning_rate = self._build_learning_rate(learning_rate)
-        self.rates, self.bias_correction, self.epsilon = rates, bias_correction, epsilon
+        self.rates, self.bias_correction, self.epsilon, self.rows = rates, bias_correction, epsilon, {}
 
     def build(self, var_list):
         super().build(var_list)
-        if not getattr(self, '_built', False):
-            self.means = [self.add_variable_from_reference(variable, 'm') for variable in var_list]
-            self.squares = [self.add_variable_from_reference(variable, 'v') for variable in var_list]
-            self.scales, self.decays = zip(*(self.rates[variable.ref()] for variable in var_list), strict=True)
-            self._built = True
+        if getattr(self, '_built', False):
+            return
+        self._built = True
+        self.scales, self.decays = zip(*(self.rates[variable.ref()] for variable in var_list), strict=True)
+        self.rows = {i: self.rows[variable.ref()] for i, variable in enumerate(var_list) if variable.ref() in self.rows}
+        self.means, self.squares, self.parts, self.kept = [], [], {}, {}
+        for i, variable in enumerate(var_list):
+            shape = variable.shape
+            if i in self.rows:
+                shape = (len(self.rows[i]), shape[1])
+                self.parts[i] = self.add_variable_from_reference(variable, 'part', shape)
+                self.kept[i] = self.add_variable((), tf.float64, 'ones', 'kept')
+            self.means.append(self.add_variable_from_reference(variable, 'm', shape))
+            self.squares.append(self.add_variable_from_reference(variable, 'v', shape))
 
-    def apply_gradients(self, grads_and_vars, *args, **kwargs):
-        # Rows of an embedding that occur more than once are added up before the norm is taken, so that what is clipped
-        # is the norm of the gradient.
-        gradients, variables = zip(*grads_and_vars, strict=True)
-        gradients = self._deduplicate_sparse_grad(gradients)
-        return super().apply_gradients(zip(gradients, variables, strict=True), *args, **kwargs)
+    def train_rows(self, variable, rows):
+        """Tell it, before it is built, that no gradient will ever reach other rows of this embedding.
+
+        Their means and squares stay 0, so that all that Adam does to them is weight decay. It is added up, and done in
+        decay_other_rows(); the other rows alone are what a step costs.
+        """
+        self.rows[variable.ref()] = np.asarray(rows, np.int32)
+
+    def decay_other_rows(self, var_list):
+        """To be called before the variables (those of build()) are used for anything but training."""
+        for i, rows in self.rows.items():
+            factors = np.full((var_list[i].shape[0], 1), self.kept[i].numpy(), np.float32)
+            factors[rows] = 1.0
+            var_list[i].assign(var_list[i] * factors)
+            self.kept[i].assign(1.0)
+
+    def aggregate_gradients(self, grads_and_vars):
+        # Gradients of embeddings become dense before their norm is taken for clipping: where a word occurs more than
+        # once, the norm of its parts is another one.
+        grads_and_vars = list(grads_and_vars)
+        with tf.init_scope():
+            self.build([variable for _, variable in grads_and_vars])
+        return super().aggregate_gradients([(self.dense(*pair), pair[1]) for pair in grads_and_vars])
+
+    def dense(self, gradient, variable):
+        """The gradient as one tensor, of the rows of train_rows() alone."""
+        rows = self.rows.get(self._index_dict[self._var_key(variable)])
+        if rows is None:
+            return tf.convert_to_tensor(gradient)
+        if not isinstance(gradient, tf.IndexedSlices):
+            return tf.gather(gradient, rows)
+        place = np.full(variable.shape[0], -1, np.int32)        # unsorted_segment_sum drops what is at -1
+        place[rows] = np.arange(len(rows))
+        return tf.math.unsorted_segment_sum(gradient.values, tf.gather(place, gradient.indices), len(rows))
 
     def update_step(self, gradient, variable):
         i = self._index_dict[self._var_key(variable)]
         rate = self.learning_rate * self.scales[i]
         step = tf.cast(self.iterations + 1, tf.float32)
         power_1, power_2 = (0.9 ** step, 0.999 ** step) if self.bias_correction else (0.0, 0.0)
+        part = variable
+        if i in self.rows:
+            part = self.parts[i]
+            part.assign(tf.gather(variable, self.rows[i]))
+            self.kept[i].assign(self.kept[i] * (1.0 - tf.cast(rate, tf.float64) * self.decays[i]))
         if self.decays[i]:
-            variable.assign_sub(rate * self.decays[i] * variable)
+            part.assign_sub(rate * self.decays[i] * part)
         # TensorFlow's fused kernel: one pass. Its epsilon stands beside sqrt(v), the algorithm's beside the corrected
         # one; the factor makes them the same.
         tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle, m=self.means[i].handle, v=self.squares[i].handle, beta1_power=power_1,
+            var=part.handle, m=self.means[i].handle, v=self.squares[i].handle, beta1_power=power_1,
             beta2_power=power_2, lr=rate, beta1=0.9, beta2=0.999, epsilon=self.epsilon * tf.sqrt(1.0 - power_2),
-            grad=tf.convert_to_tensor(gradient))
+            grad=gradient)
+        if i in self.rows:
+            variable.scatter_update(tf.IndexedSlices(part, self.rows[i]))
 
 
 def build_optimizer(knobs, model, examples):
@@ -247,6 +291,11 @@ def build_optimizer(knobs, model, examples):
                            knobs.schedule)
     optimizer = AdamW(schedule, rates, knobs.bias_correction, knobs.epsilon, knobs.clip_norm)
     return keras.mixed_precision.LossScaleOptimizer(optimizer) if knobs.precision == 'float16' else optimizer
+
+
+def inner_optimizer(model):
+    """The model's optimizer without float16's LossScaleOptimizer around it."""
+    return getattr(model.optimizer, 'inner_optimizer', model.optimizer)
 
 
 def layer_scale(name, decay, names):
@@ -301,6 +350,11 @@ def train(knobs, model, train_data, dev_data, score):
     write_json(folder / 'config.json', run_config(knobs))
     write_file(folder / 'vocab.txt', vocabulary)
     monitor = Monitor(knobs, train_data, dev_data, score)
+    optimizer = inner_optimizer(model)
+    if isinstance(optimizer, AdamW):
+        for name, variable in named_weights(model).items():
+            if name.endswith('/embeddings/word_embeddings'):
+                optimizer.train_rows(variable, train_data.vocabulary())
     model.optimizer.build(model.trainable_variables)    # by itself it would do so in the first step, traced twice then
     model.fit(train_data.training_batches(knobs), steps_per_epoch=monitor.steps, epochs=knobs.epochs, verbose=0,
               callbacks=[monitor])
@@ -329,6 +383,8 @@ class Monitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.bar.close()
         trained = time.time()
+        if isinstance(inner_optimizer(self.model), AdamW):
+            inner_optimizer(self.model).decay_other_rows(self.model.trainable_variables)
         logits = predict(self.knobs, self.model, self.dev_data)
         if not np.isfinite(logits).all():
             raise UserError(f'epoch {epoch + 1}: the outputs on dev are not finite, the training has diverged. Lower '

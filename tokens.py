@@ -147,6 +147,10 @@ class Tokens:
     def __len__(self):
         return len(self.examples)
 
+    def vocabulary(self):
+        """The different token ids, those of [PAD], [CLS] and [SEP] included, in ascending order."""
+        return np.union1d(np.flatnonzero(np.bincount(self.ids)), [0, self.cls, self.sep])
+
     def batch(self, rows, lengths=()):
         """Token ids and segment ids of these examples, (len(rows), width) int32 each, padded with 0 to the first of
         `lengths` that is enough, or else to the longest example."""

@@ -1,0 +1,104 @@
+"""bert4keras's layers made exact in mixed precision and fast: the same weights, the same numbers, fewer passes.
+
+On a processor the matrix products of a BERT take about half of a training step if all else is left to automatic
+differentiation; so what is between them has its gradient written out here.
+"""
+
+from checkpoints import quiet
+
+with quiet():
+    import bert4keras.layers
+    import tensorflow as tf
+    from bert4keras.backend import keras
+
+
+class Dropout(keras.layers.Layer):
+    """Inverted dropout (Srivastava et al. 2014) by 16-bit random numbers: the rate is right to 1 / 65,536.
+
+    Its random state is a variable, `generator.state`.
+    """
+
+    def __init__(self, rate, seed=0, **options):
+        super().__init__(**options)
+        self.rate, self.generator, self.supports_masking = rate, tf.random.Generator.from_seed(seed), True
+
+    def call(self, inputs, training=None):
+        if not self.rate or training is None or training is False:
+            return inputs
+        size = tf.size(inputs)
+        bits = self.generator.uniform_full_int(((size + 1) // 2,), tf.uint32)
+        keep = tf.reshape(tf.bitcast(bits, tf.uint16), (-1,))[:size] >= round(self.rate * 65536)
+        return inputs * tf.reshape(tf.cast(keep, inputs.dtype) * (1.0 / (1.0 - self.rate)), tf.shape(inputs))
+
+
+class Attention(bert4keras.layers.MultiHeadAttention):
+    """Self-attention with one product for queries, keys and values, and a softmax in float32."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.dropout = Dropout(self.attention_dropout or 0.0, dtype=self.dtype_policy)
+        for dense in (self.q_dense, self.k_dense, self.v_dense, self.o_dense):
+            dense.build(input_shape[0])
+
+    def call(self, inputs, mask=None, **kwargs):
+        """Three times the same (batch, length, hidden), with the mask (batch, length) of real tokens -> the same."""
+        x, (batch, length) = inputs[0], tf.unstack(tf.shape(inputs[0])[:2])
+        parts = self.q_dense, self.k_dense, self.v_dense
+        kernel = tf.concat([tf.cast(part.kernel, x.dtype) for part in parts], 1)
+        bias = tf.concat([tf.cast(part.bias, x.dtype) for part in parts], 0)
+        x = tf.nn.bias_add(tf.matmul(tf.reshape(x, (-1, x.shape[-1])), kernel), bias)
+        x = tf.reshape(x, (batch, length, 3, self.heads, self.key_size))
+        q, k, v = tf.unstack(tf.transpose(x, (2, 0, 3, 1, 4)))         # (batch, heads, length, size)
+        weights = self.dropout(tf.cast(self.weights_of(q, k, mask[1]), v.dtype))
+        x = tf.transpose(tf.matmul(weights, v), (0, 2, 1, 3))
+        return self.o_dense(tf.reshape(x, (batch, length, self.out_dim)))
+
+    def weights_of(self, q, k, mask):
+        """The weights of attention, (batch, heads, length, length) float32."""
+        scores = tf.cast(tf.matmul(q, k, transpose_b=True), tf.float32) / self.key_size ** 0.5
+        padding = (1.0 - tf.cast(mask, tf.float32)) * -1e9          # exp() of it is 0
+        return tf.nn.softmax(scores + padding[:, None, None, :])
+
+
+class LayerNormalization(bert4keras.layers.LayerNormalization):
+
+    def call(self, inputs):
+        return normalize(inputs, self.gamma, self.beta, self.epsilon)
+
+
+def normalize(x, gamma, beta, epsilon):
+    """LayerNorm (Ba et al. 2016) over the last axis."""
+    @tf.custom_gradient
+    def apply(x, gamma, beta):
+        centred = x - tf.reduce_mean(x, -1, keepdims=True)
+        scale = 1.0 / tf.sqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + epsilon)
+        unit = centred * scale
+
+        def gradient(dy):
+            axes = list(range(len(dy.shape) - 1))
+            d = dy * gamma
+            dx = (d - tf.reduce_mean(d, -1, keepdims=True) - unit * tf.reduce_mean(d * unit, -1, keepdims=True)) * scale
+            return dx, tf.reduce_sum(dy * unit, axes), tf.reduce_sum(dy, axes)
+        return unit * gamma + beta, gradient
+    return apply(x, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta))
+
+
+@tf.custom_gradient
+def gelu_erf(x):
+    """x times the normal distribution function (Hendrycks and Gimpel 2016), as in ELECTRA."""
+    z = tf.cast(x, tf.float32)
+    t = z * 0.5 ** 0.5
+    below = 0.5 * tf.math.erf(t) + 0.5
+    slope = below + tf.exp(-tf.square(t)) * t * (1 / 3.141592653589793) ** 0.5
+    return tf.cast(z * below, x.dtype), lambda dy: dy * tf.cast(slope, dy.dtype)
+
+
+@tf.custom_gradient
+def gelu_tanh(x):
+    """Its approximation by tanh, as in Google's BERT and ALBERT."""
+    z = tf.cast(x, tf.float32)
+    square = tf.square(z)
+    t = tf.tanh((0.044715 * square + 1.0) * z * (2 / 3.141592653589793) ** 0.5)
+    below = 0.5 * t + 0.5
+    slope = below + (1.0 - tf.square(t)) * z * (0.134145 * square + 1.0) * (0.5 / 3.141592653589793) ** 0.5
+    return tf.cast(z * below, x.dtype), lambda dy: dy * tf.cast(slope, dy.dtype)
