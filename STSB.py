@@ -43,11 +43,12 @@ def load_data(knobs, split):
 def build_model(knobs, examples):
     """The encoder's vector of the text, dropout, one output scaled to 0..5; `examples` sets the schedule's length."""
     encoder = snippets.build_encoder(knobs)
-    x = keras.layers.Dropout(knobs.dropout, seed=knobs.seed)(encoder.vector)
+    x = snippets.Dropout(knobs.dropout, knobs.seed)(encoder.vector)
     scores = keras.layers.Rescaling(5.0)(snippets.classifier(knobs, 1)(x))
     model = keras.Model(encoder.inputs, scores)
     # The mean squared error of targets and outputs divided by 5 (google-research/electra, scales the targets).
-    model.compile(optimizer=snippets.build_optimizer(knobs, model, examples), loss='mse', loss_weights=1 / 25)
+    model.compile(optimizer=snippets.build_optimizer(knobs, model, examples), loss='mse', loss_weights=1 / 25,
+                  jit_compile=knobs.jit, steps_per_execution=knobs.steps_per_execution)
     return model
 
 

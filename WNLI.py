@@ -42,11 +42,12 @@ def load_data(knobs, split):
 def build_model(knobs, examples):
     """The encoder's vector of the text, dropout, one dense layer; `examples` sets the schedule's length."""
     encoder = snippets.build_encoder(knobs)
-    x = keras.layers.Dropout(knobs.dropout, seed=knobs.seed)(encoder.vector)
+    x = snippets.Dropout(knobs.dropout, knobs.seed)(encoder.vector)
     logits = snippets.classifier(knobs, len(knobs.labels))(x)
     model = keras.Model(encoder.inputs, logits)
     model.compile(optimizer=snippets.build_optimizer(knobs, model, examples),
-                  loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+                  loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                  jit_compile=knobs.jit, steps_per_execution=knobs.steps_per_execution)
     return model
 
 

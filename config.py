@@ -133,8 +133,13 @@ class Knobs:
     epsilon: float = knob(None, "Adam's epsilon", 1e-12, 1.0)
     clip_norm: float = knob(None, 'clip the norm of the whole gradient to this; 0: do not clip', 0.0, 1e6)
     dropout: float = knob(None, 'in front of the classifier', 0.0, 0.9)
-    precision: str = knob('float32', 'of the matrix products; residual sums, LayerNorm, softmax and loss stay float32',
-                          choices=('float32', 'bfloat16', 'float16'))
+    precision: str = knob('auto', 'of the matrix products; residual sums, LayerNorm, softmax and loss stay float32. '
+                          'auto: float32 on the CPU, 16 bits on a GPU that is made for them',
+                          choices=('auto', 'float32', 'bfloat16', 'float16'))
+    jit: bool = knob(None, 'compile the training step with XLA, once for each length; by itself on GPUs only')
+    steps_per_execution: int = knob(1, 'training steps between two returns to Python', 1, 10000)
+    devices: str = knob('one', 'all: split every batch over all GPUs, and over the machines of TF_CONFIG',
+                        choices=('one', 'all'))
     pooling: str = knob('auto', 'the vector that stands for the text; auto: as the model was trained',
                         choices=('auto', 'cls', 'pooler', 'mean'))
 
@@ -154,7 +159,7 @@ class Knobs:
             value = given.get(field.name, getattr(self, field.name))
             if isinstance(value, dict):
                 value = value.get(recipe, value.get(family, field.default))
-            values[field.name] = RECIPES[recipe][field.name] if value is None else value
+            values[field.name] = RECIPES[recipe].get(field.name) if value is None else value
         knobs = Knobs(self.task, **values)
         knobs.recipe = recipe
         return knobs
@@ -176,7 +181,7 @@ def parse_args(knobs, description, argv=None):
         names = dict.fromkeys([f'--{field.name.replace("_", "-")}', f'--{field.name}'])
         shown = ', '.join(map(str, default)) if isinstance(default, tuple) else \
             ', '.join(f'{recipe} {value}' for recipe, value in default.items()) if isinstance(default, dict) else \
-            "the model's recipe" if default is None else default
+            ("the model's recipe" if field.name in RECIPES['bert'] else '') if default is None else default
         options = {'dest': field.name, 'default': argparse.SUPPRESS,
                    'help': f'{meta["help"]} ({shown})' if shown not in ('', False) else meta['help']}
         if field.type is bool:

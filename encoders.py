@@ -32,22 +32,21 @@ class Layers:
     ALBERT's LayerNorm with another epsilon); matrix products, gelu and dropout follow the policy.
     """
 
-    def __init__(self, layer_norm_eps, **settings):
+    def __init__(self, layer_norm_eps, seed, **settings):
         super().__init__(**settings)
-        self.layer_norm_eps, self.hidden_states = layer_norm_eps, []
+        self.layer_norm_eps, self.seed, self.hidden_states = layer_norm_eps, seed, []
 
     @property
     def initializer(self):
         return keras.initializers.Zeros()       # every value comes from the checkpoint
 
     def apply(self, inputs=None, layer=None, arguments=None, **options):
-        if layer is bert4keras.layers.MultiHeadAttention:
-            layer = fast.Attention
+        if layer in (bert4keras.layers.MultiHeadAttention, keras.layers.Dropout):
+            layer = fast.Dropout if layer is keras.layers.Dropout else fast.Attention
+            options['seed'] = 1000 * self.seed + len(self.layers)       # another one for every layer
         elif layer is bert4keras.layers.LayerNormalization:
             layer = fast.LayerNormalization
             options |= {'dtype': 'float32', 'epsilon': self.layer_norm_eps}
-        elif layer is keras.layers.Dropout:
-            layer = fast.Dropout
         elif layer in (bert4keras.layers.Embedding, bert4keras.layers.PositionEmbedding, keras.layers.Add):
             options['dtype'] = 'float32'
         return super().apply(inputs, layer, arguments, **options)
@@ -132,11 +131,12 @@ def build_encoder(knobs):
     activation = settings['hidden_act']
     activation = {'gelu_tanh': fast.gelu_tanh, 'gelu_erf': fast.gelu_erf}.get(activation, activation)
     keras.mixed_precision.set_global_policy(
-        knobs.precision if knobs.precision == 'float32' else f'mixed_{knobs.precision}')
+        'float32' if knobs.precision in ('auto', 'float32') else f'mixed_{knobs.precision}')
     try:
         with quiet():
             transformer = bert4keras.models.build_transformer_model(
-                model=MODELS[checkpoint.family], return_keras_model=False, **settings | {'hidden_act': activation})
+                model=MODELS[checkpoint.family], return_keras_model=False, seed=knobs.seed,
+                **settings | {'hidden_act': activation})
     finally:
         keras.mixed_precision.set_global_policy('float32')      # for what the script builds on top
     layers, mapping = transformer.layers, transformer.variable_mapping()

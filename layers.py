@@ -15,10 +15,10 @@ with quiet():
 class Dropout(keras.layers.Layer):
     """Inverted dropout (Srivastava et al. 2014) by 16-bit random numbers: the rate is right to 1 / 65,536.
 
-    Its random state is a variable, `generator.state`.
+    Its random state is a variable, `generator.state`; on several devices everyone has its own.
     """
 
-    def __init__(self, rate, seed=0, **options):
+    def __init__(self, rate, seed, **options):
         super().__init__(**options)
         self.rate, self.generator, self.supports_masking = rate, tf.random.Generator.from_seed(seed), True
 
@@ -34,9 +34,12 @@ class Dropout(keras.layers.Layer):
 class Attention(bert4keras.layers.MultiHeadAttention):
     """Self-attention with one product for queries, keys and values, and a softmax in float32."""
 
+    def __init__(self, *sizes, seed=0, **options):
+        super().__init__(*sizes, **options)
+        self.dropout = Dropout(self.attention_dropout or 0.0, seed, dtype=self.dtype_policy)
+
     def build(self, input_shape):
         super().build(input_shape)
-        self.dropout = Dropout(self.attention_dropout or 0.0, dtype=self.dtype_policy)
         for dense in (self.q_dense, self.k_dense, self.v_dense, self.o_dense):
             dense.build(input_shape[0])
 

@@ -4,15 +4,18 @@ TSV rows, the head and the optimizer, training and prediction, what a run leaves
 tokens.py, the encoder in encoders.py, the folders it comes from in checkpoints.py.
 """
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +37,8 @@ from checkpoints import read_lines as read_lines  # these three for the scripts
 from encoders import Mean as Mean
 from encoders import build_encoder as build_encoder
 from encoders import named_weights
+from layers import Dropout as Dropout
+from tokens import PAIR
 from tokens import token_ids as token_ids  # these two for the tools
 from tokens import tokenize as tokenize
 
@@ -324,9 +329,20 @@ def steps_per_epoch(knobs, examples):
 
 def predict(knobs, model, data):
     """The model's outputs for `data`, (len(data), units) float32, in the order of the file."""
+    strategy = tf.distribute.get_strategy()
+    if not hasattr(model, 'forward'):       # kept, so that it is traced once for all calls
+        model.forward = tf.function(lambda ids, segments: model((ids, segments), training=False),
+                                    input_signature=PAIR, jit_compile=model.jit_compile)
     batches, order = data.batches(knobs.eval_batch_size, knobs.lengths)
-    outputs = model.predict(batches, verbose=0)
-    logits = np.empty_like(outputs, np.float32)
+    outputs, batches = [], (pair for (pair,) in batches)
+    # Of this machine; each takes a batch of its own.
+    devices = len(strategy.extended.worker_devices) if tf.distribute.has_strategy() else 1
+    while group := list(itertools.islice(batches, devices)):
+        parts = strategy.experimental_distribute_values_from_function(
+            lambda context, group=group: group[context.replica_id_in_sync_group % devices % len(group)])
+        outputs += strategy.experimental_local_results(strategy.run(lambda x: model.forward(*x), (parts,)))[:len(group)]
+    outputs = np.concatenate([output.numpy() for output in outputs])
+    logits = np.empty((len(data), outputs.shape[1]), np.float32)
     logits[order] = outputs
     return logits
 
@@ -361,6 +377,9 @@ def train(knobs, model, train_data, dev_data, score):
     for name, variable in named_weights(model).items():
         variable.assign(monitor.best_weights[name])
     monitor.report()
+    if (traces := model.train_tf_function.experimental_get_tracing_count()) > 1:
+        print(f'Note: the training step was traced {traces} times instead of once: something in it depends on the '
+              'shape or the Python value of its inputs.')
 
 
 class Monitor(keras.callbacks.Callback):
@@ -373,12 +392,12 @@ class Monitor(keras.callbacks.Callback):
         self.folder, self.epochs, self.best = run_folder(knobs), [], None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.started, self.waited = time.time(), self.train_data.waited.numpy()
+        self.started, self.waited = time.time(), self.train_data.waited
         self.bar = tqdm(total=self.steps, desc=f'epoch {epoch + 1}/{self.knobs.epochs}', unit='step', leave=False,
                         disable=not sys.stderr.isatty())
 
     def on_train_batch_end(self, batch, logs=None):
-        self.bar.update()
+        self.bar.update(batch + 1 - self.bar.n)
 
     def on_epoch_end(self, epoch, logs=None):
         self.bar.close()
@@ -393,7 +412,7 @@ class Monitor(keras.callbacks.Callback):
         mean = sum(metrics.values()) / len(metrics)
         row = {'epoch': epoch + 1, 'loss': logs['loss'], **metrics, 'score': mean,
                'train_seconds': trained - self.started, 'dev_seconds': time.time() - trained,
-               'wait_seconds': float(self.train_data.waited.numpy() - self.waited),     # for batches, while training
+               'wait_seconds': self.train_data.waited - self.waited,        # for batches, while training
                'examples_per_second': self.examples / (trained - self.started),
                'same_answer': same_answer(self.knobs, logits, self.dev_data.labels)}
         self.epochs.append(row)
@@ -553,20 +572,17 @@ def launch(main, knobs, description):
         given = config.parse_args(knobs, description)
         model = given.get('model', knobs.model)
         recipe = config.MODELS[model].recipe if model in config.MODELS else open_model(model, knobs.model_dir).recipe
-        knobs = knobs.for_recipe(recipe, given)
+        knobs = for_device(knobs.for_recipe(recipe, given))
         folder = run_folder(knobs)
         if finished(knobs, folder):
             return
-        print(f'{knobs.task}: {knobs.model} with the {recipe} recipe, seed {knobs.seed}, learning rate '
-              f'{knobs.learning_rate:g}, batch size {knobs.batch_size}, maxlen {knobs.maxlen}, {knobs.epochs} epochs')
-        print(device())
-        if knobs.demo:
-            print('Demo: made-up data. Its scores mean nothing on the leaderboard.')
-        keras.utils.set_random_seed(knobs.seed)
-        main(knobs)
-        metrics = read_json(folder / 'metrics.json')
-        write_json(folder / 'metrics.json', metrics | {'finished': True})
-        print(f'Everything else about this run: {folder}/')
+        with contextlib.ExitStack() as stack:
+            strategy, first = distribution(knobs)
+            stack.enter_context(strategy.scope())
+            if not first:       # its files are the first one's, and go nowhere
+                knobs.runs_dir = knobs.results_dir = stack.enter_context(tempfile.TemporaryDirectory())
+                stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            run(main, knobs, run_folder(knobs))
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         raise SystemExit(2) from None
@@ -580,13 +596,28 @@ def launch(main, knobs, description):
         raise SystemExit(130) from None
 
 
+def run(main, knobs, folder):
+    """main(knobs), with what is said before and after it."""
+    print(f'{knobs.task}: {knobs.model} with the {knobs.recipe} recipe, seed {knobs.seed}, learning rate '
+          f'{knobs.learning_rate:g}, batch size {knobs.batch_size}, maxlen {knobs.maxlen}, {knobs.epochs} epochs')
+    print(device(knobs))
+    if knobs.demo:
+        print('Demo: made-up data. Its scores mean nothing on the leaderboard.')
+    keras.utils.set_random_seed(knobs.seed)
+    main(knobs)
+    metrics = read_json(folder / 'metrics.json')
+    write_json(folder / 'metrics.json', metrics | {'finished': True})
+    print(f'Everything else about this run: {folder}/')
+
+
 def finished(knobs, folder):
     """Whether this very run is there already, which is said. Raises UserError where it would overwrite another one."""
     if knobs.fresh or not (folder / 'metrics.json').is_file() or not read_json(folder / 'metrics.json')['finished']:
         return False
     before, now = read_json(folder / 'config.json'), json.loads(json.dumps(run_config(knobs)))
     # They change no number.
-    free = ('fresh', 'runs_dir', 'results_dir', 'model_dir', 'cache_dir', 'cache', 'eval_batch_size')
+    free = ('fresh', 'runs_dir', 'results_dir', 'model_dir', 'cache_dir', 'cache', 'eval_batch_size',
+            'steps_per_execution')
     changed = [f'{name}: {before["knobs"].get(name)} -> {value}' for name, value in now['knobs'].items()
                if name not in free and before['knobs'].get(name) != value]
     changed += [f'{name} was edited' for name, value in now['source_sha256'].items()
@@ -599,11 +630,49 @@ def finished(knobs, folder):
     return True
 
 
-def device():
+def for_device(knobs):
+    """These knobs with --precision and --jit as the device wants them."""
+    if knobs.precision == 'auto':
+        capability = min((tf.config.experimental.get_device_details(gpu).get('compute_capability', (0, 0))
+                          for gpu in GPUS), default=(0, 0))
+        knobs.precision = 'bfloat16' if capability >= (8, 0) else 'float16' if capability >= (7, 0) else 'float32'
+    if knobs.jit is None:
+        knobs.jit = bool(GPUS)
+    return knobs
+
+
+def distribution(knobs):
+    """The tf.distribute strategy for --devices, and whether this process is the one that writes the run.
+
+    Where it is `all`, TF_CONFIG may name several machines (tf.distribute's own format); the first of them writes.
+    """
+    try:
+        setting = json.loads(os.environ.get('TF_CONFIG', '{}'))
+        machines, task = setting.get('cluster', {}), setting.get('task', {})
+    except (ValueError, AttributeError):
+        raise UserError('TF_CONFIG: not what tf.distribute expects: {"cluster": {"worker": ["host:port", ...]}, '
+                        '"task": {"type": "worker", "index": 0}}.') from None
+    first = not machines or task.get('type') == 'chief' or 'chief' not in machines and task.get('index') == 0
+    if knobs.devices == 'one':
+        return tf.distribute.get_strategy(), True
+    if machines:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    else:
+        devices = tf.config.list_logical_devices('GPU') or tf.config.list_logical_devices('CPU')
+        strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+    if knobs.batch_size % strategy.num_replicas_in_sync:
+        raise UserError(f'--batch-size {knobs.batch_size}: not divisible by {strategy.num_replicas_in_sync} devices.')
+    return strategy, first
+
+
+def device(knobs):
     """One line about where this runs."""
+    if (count := tf.distribute.get_strategy().num_replicas_in_sync) > 1:
+        return f'Data-parallel on {count} devices, {knobs.batch_size // count} examples of a batch on each.'
     if GPUS:
         names = [tf.config.experimental.get_device_details(gpu).get('device_name', gpu.name) for gpu in GPUS]
-        return f'GPU: {names[0]}' + (f', the first of {len(names)}; the others are not used' if names[1:] else '')
+        more = f', the first of {len(names)}; --devices all trains on all of them' if names[1:] else ''
+        return f'GPU: {names[0]}{more}, {knobs.precision}'
     hint = ' This machine has an NVIDIA GPU: give TensorFlow its CUDA libraries with `uv run --extra gpu`, or ' \
         "pip install 'tensorflow[and-cuda]==2.21.*'." if Path('/proc/driver/nvidia/version').exists() else ''
     return f'TensorFlow sees no GPU: running on the CPU, {os.cpu_count()} cores.{hint}'

@@ -200,38 +200,66 @@ class Tokens:
         return lengths[::-1]
 
     def training_batches(self, knobs):
-        """An endless tf.data stream of ((ids, segments), labels): epoch after epoch, each shuffled by (seed, epoch).
+        """An endless tf.data stream of ((ids, segments), labels, weights): epoch after epoch, each shuffled by (seed,
+        epoch).
 
-        `waited` counts the seconds that the training has waited for them. knobs.lengths is set to what they are padded
-        to, for dev and test.
+        Every batch has `batch_size` rows, so that XLA has no other shape to compile and several devices get equal parts
+        of it. A last batch of n rows is filled up with rows of weight 0; the others weigh batch_size / n, so that the
+        mean of weighted losses is the mean over the n rows.
+
+        `waited` counts the seconds that the training has waited for batches; several devices, which fetch ahead, do not
+        show it. knobs.lengths is set to what they are padded to, for dev and test.
         """
         knobs.lengths = lengths = self.fewest_lengths(self.shuffled(knobs.seed, 0, knobs.batch_size))
-        with tf.device('CPU'):
-            self.waited = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+        strategy, self.waited = tf.distribute.get_strategy(), 0.0
 
-        def stream():
+        def stream(parts):
             for epoch in itertools.count():
                 for rows in self.shuffled(knobs.seed, epoch, knobs.batch_size):
-                    yield self.batch(rows, lengths), self.labels[rows]
+                    real, longest = len(rows), [one for one in lengths if one >= self.lengths[rows].max()][:1]
+                    weights = np.zeros(knobs.batch_size, np.float32)
+                    weights[:real] = knobs.batch_size / real
+                    rows = np.resize(rows, knobs.batch_size)
+                    for part in parts:
+                        yield self.batch(rows[part], longest), self.labels[rows[part]], weights[part]
 
-        def count(asked, batch, got):
-            self.waited.assign_add(got - asked)
-            return batch
+        def batches(context):
+            size = knobs.batch_size // context.num_replicas_in_sync
+            here = context.num_replicas_in_sync // context.num_input_pipelines      # devices of this machine
+            parts = [slice(i * size, (i + 1) * size) for i in range(context.input_pipeline_id * here,
+                                                                    (context.input_pipeline_id + 1) * here)]
+            label = tf.TensorSpec((None,), tf.as_dtype(self.labels.dtype))
+            return tf.data.Dataset.from_generator(
+                functools.partial(stream, parts), output_signature=(PAIR, label, tf.TensorSpec((None,), tf.float32))
+            ).prefetch(PREFETCH * here)
 
-        label = tf.TensorSpec((None,), tf.as_dtype(self.labels.dtype))
-        batches = tf.data.Dataset.from_generator(stream, output_signature=(PAIR, label)).prefetch(PREFETCH)
+        if strategy.num_replicas_in_sync > 1:
+            return strategy.distribute_datasets_from_function(batches)
+
+        def count(seconds):
+            self.waited += seconds
+            return np.int32(0)
+
+        def timed(asked, batch, got):
+            with tf.control_dependencies([tf.numpy_function(count, [got - asked], tf.int32)]):
+                return tf.nest.map_structure(tf.identity, batch)
+
         # A zip asks its parts one after the other: the clock, then for the batch, then the clock again.
         clock = tf.data.Dataset.from_tensors(0).repeat().map(lambda _: tf.timestamp())
+        parts = clock, batches(tf.distribute.InputContext()), clock
         options = tf.data.Options()
         options.experimental_optimization.apply_default_optimizations = False       # no prefetching of the clocks
-        return tf.data.Dataset.zip((clock, batches, clock)).map(count).with_options(options)
+        return tf.data.Dataset.zip(parts).map(timed).with_options(options)
 
     def batches(self, batch_size, lengths=None):
         """A tf.data stream of (ids, segments) from the longest examples to the shortest, and the order of the rows.
 
         They are padded to `lengths`, as the training was, and to maxlen beyond; without `lengths` to their own few.
+        Where there are several batches the last is as large as the others: the shortest examples occur twice.
         """
         order = np.argsort(-self.lengths, kind='stable')
+        if len(order) > batch_size:
+            order = np.concatenate([order, order[:-batch_size - 1:-1][:-len(order) % batch_size]])
         batches = cut(order, batch_size)
         lengths = [*lengths, self.maxlen] if lengths else self.fewest_lengths(batches)
 

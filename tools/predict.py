@@ -88,7 +88,7 @@ def open_folder(folder, batch_size=None):
         def compute(data):
             batches, order = data.batches(batch_size or config.Knobs.eval_batch_size)
             outputs = np.concatenate([run(*inputs) for (inputs,) in batches.as_numpy_iterator()])
-            logits = np.empty_like(outputs)
+            logits = np.empty_like(outputs[:len(data)])
             logits[order] = outputs
             return logits
         return settings, compute
