@@ -362,7 +362,8 @@ def plot(title, summary, published):
 def report(knobs, options, runs):
     """Write the table, the numbers and the figure, and the best runs' test predictions; print what they are."""
     model = Path(knobs.model).resolve().name
-    summary, published = {task: summarize(some) for task, some in by_task(runs).items()}, nearest(model)
+    summary = {task: summarize(some) for task, some in by_task(runs).items()}
+    published = {} if knobs.demo else nearest(model)        # they are other data's
     machines = ' and '.join(sorted({f'{"GPU" if "GPU" in run.settings["device"] else "CPU"}, '
                                     f'{run.settings["cores"]} cores' for run in runs}))
     notes = ['Demo: made-up data. These scores mean nothing.'] * knobs.demo + [
@@ -375,7 +376,7 @@ def report(knobs, options, runs):
     path = Path(knobs.runs_dir) / f'leaderboard-{model}'
     write_whole(Path(f'{path}.md'), text.encode())
     write_whole(Path(f'{path}.json'), (json.dumps(numbers, indent=2, allow_nan=False) + '\n').encode())
-    write_whole(Path(f'{path}.png'), plot(model, summary, published))
+    write_whole(Path(f'{path}.png'), plot(f'{model}, demo' if knobs.demo else model, summary, published))
     print(f'\n{text}\n{path}.md, .json and .png')
     Path(knobs.results_dir).mkdir(parents=True, exist_ok=True)
     for best, some in ((best_run(some), some) for some in by_task(runs).values()):
