@@ -1,0 +1,285 @@
+"""Many runs at a time and their table, with a stub in place of the scripts."""
+
+import ast
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from test_skeleton import function, source
+
+import config
+from tools import leaderboard
+
+# Does with its folder what the scripts do, says in the diary what it does, takes its scores from a file.
+STUB = '''
+import json, os, subprocess, sys, time
+from pathlib import Path
+
+given = dict(word[2:].split('=', 1) for word in sys.argv[1:] if '=' in word)
+task, seed, here = Path(__file__).stem, given['seed'], Path(__file__).parent
+model = Path(given.get('model', 'bert-base-uncased')).resolve().name
+folder = Path(given.get('runs-dir', 'runs'), task, f'{model}-seed{seed}')
+
+def note(what):
+    with open(here / 'diary', 'a') as diary:
+        diary.write(f"{what} {task} {seed} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')} "
+                    f"{os.environ.get('OMP_NUM_THREADS')}\\n")
+
+def write(name, content):
+    (folder / f'.{name}').write_text(json.dumps(content))
+    (folder / f'.{name}').replace(folder / name)
+
+if (folder / 'metrics.json').exists() and '--fresh' not in sys.argv:
+    if json.loads((folder / 'config.json').read_text())['knobs']['learning-rate'] != given.get('learning-rate'):
+        sys.exit(f'error: {folder} holds a finished run with other settings.')
+    print('This run is finished')
+    sys.exit()
+note('start')
+if (here / 'hang').exists():
+    if task == 'RTE':
+        import signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note(f"child {subprocess.Popen(['sleep', '60']).pid}")
+    time.sleep(60)
+folder.mkdir(parents=True)
+scores = json.loads((here / 'scores').read_text())[task][seed]
+write('config.json', {'knobs': {'epochs': len(scores), 'learning-rate': given.get('learning-rate')}, 'cores': 2,
+                      'device': 'CPU'})
+rows = []
+for score in scores:
+    time.sleep(0.05)
+    if score == 'fail':
+        print('Traceback:\\n\\nout of luck', file=sys.stderr)
+        note('end')
+        sys.exit(2)
+    rows.append({'epoch': len(rows) + 1, 'loss': 1.0, 'mcc': score, 'score': score, 'train_seconds': 50.0,
+                 'dev_seconds': 10.0})
+    best = max(rows, key=lambda row: row['score'])
+    write('metrics.json', {'finished': False, 'best': best, 'last': rows[-1], 'epochs': rows})
+results = Path(given['results-dir'])
+results.mkdir(parents=True)
+time.sleep(0.05)
+assert not list(results.iterdir())      # nobody else's
+for path in (folder, results):
+    (path / f'{task}.tsv').write_text(f'seed {seed}')
+(folder / 'dev_predictions.tsv').write_text('not to be submitted')
+write('metrics.json', {'finished': True, 'best': best, 'last': rows[-1], 'epochs': rows})
+note('end')
+'''
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with stubs, where the tool looks for the scripts and works quickly."""
+    monkeypatch.setattr(config, 'ROOT', tmp_path)
+    monkeypatch.setattr(leaderboard, 'POLL', 0.01)
+    monkeypatch.setattr(leaderboard, 'plot', lambda *args: b'png')     # slow; test_statistics() has the real one
+    monkeypatch.chdir(tmp_path)
+    for name in ('CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS'):
+        monkeypatch.delenv(name, raising=False)
+    for task in leaderboard.TASKS:
+        (tmp_path / f'{task}.py').write_text(STUB)
+    return tmp_path
+
+
+def diary(here):
+    """[what, task, seed, process, GPU, threads] of every line."""
+    return [line.split() for line in (here / 'diary').read_text().splitlines()] if (here / 'diary').exists() else []
+
+
+def make_run(task, seed, *scores, state='done'):
+    """A finished run with one metric a column."""
+    run = leaderboard.Run(task, seed, Path('runs'), state)
+    run.rows = [{'epoch': i, 'loss': 1.0, 'a': score, 'b': 0.5, 'score': score, 'train_seconds': 90.0,
+                 'dev_seconds': 30.0} for i, score in enumerate(scores, 1)]
+    run.best = max(run.rows, key=lambda row: -1 if row['score'] is None else row['score'], default=None)
+    run.settings = {'knobs': {'epochs': 4}}
+    return run
+
+
+def test_statistics():
+    scores = np.array([[0.50, 0.61], [0.70, 0.40], [0.64, 0.66], [0.55, 0.52]])
+    one = leaderboard.summarize([make_run('CoLA', seed, *row) for seed, row in enumerate(scores.tolist(), 3)])
+    best, last = 100 * scores.max(1), 100 * scores[:, 1]
+    assert one['metrics']['a'].pop('values') == pytest.approx(best)
+    assert one['metrics']['a'] == pytest.approx({
+        'median': np.median(best), 'max': 70, 'std': np.std(best, ddof=1), 'last_median': np.median(last)})
+    assert list(one['metrics']) == ['a', 'b']
+    assert (one['seeds'], one['best_seed'], one['minutes']) == ([3, 4, 5, 6], 4, 4)
+
+    alone = leaderboard.summarize([make_run('CoLA', 1, 0.5)])['metrics']
+    assert (alone['a']['median'], alone['a']['std']) == (50, None)
+    # a score that is not defined is the lowest: it is not left out
+    some = leaderboard.summarize([make_run('STSB', 1, None), make_run('STSB', 2, 0.8), make_run('STSB', 3, 0.9)])
+    assert some['metrics']['a'] == {'median': 80, 'max': 90, 'std': None, 'last_median': 80, 'values': [None, 80, 90]}
+    all_undefined = {'STSB': leaderboard.summarize([make_run('STSB', 1, None), make_run('STSB', 2, None)])}
+    published = leaderboard.nearest('bert-base-uncased')
+    assert '| STSB | a | **undefined** | undefined |  | undefined | 2 | 2.0 |' in \
+        leaderboard.markdown(all_undefined, published)
+    assert leaderboard.plot('', all_undefined, published)[:4] == b'\x89PNG'
+
+
+def test_runs_at_a_time_and_what_they_leave(here, capsys):
+    (here / 'scores').write_text(json.dumps({'CoLA': {'1': [0.2, 0.4, 0.3], '2': [0.1, 0.2], '3': [0.3, 0.35]},
+                                             'RTE': {str(seed): [0.5] for seed in (1, 2, 3)}}))
+    args = ['CoLA', 'RTE', '--model', 'some/electra_small', '--seeds', '3', '--jobs', '2', '--epochs', '9']
+    assert leaderboard.main(args) == 0
+    lines, said = diary(here), capsys.readouterr().out
+    running = np.cumsum([1 if line[0] == 'start' else -1 for line in lines])
+    assert running.max() == 2
+    assert {line[1] for line in lines[:4]} == {'RTE'}       # the longer task first
+    assert sum(line[0] == 'start' for line in lines) == 6
+    assert {line[5] for line in lines} == {str(max(1, len(os.sched_getaffinity(0)) // 2))}
+    assert 'CoLA seed 1: epoch 3/3, mcc 30.0\n' in said
+    assert 'CoLA seed 1: done, epoch 2 is the best: mcc 40.0\n' in said
+
+    # the seed of the higher score, not the last; without anything of the other seeds or of a run's other files
+    results = {path.name: path.read_text() for path in (here / 'results').iterdir()}
+    assert results == {'CoLA.tsv': 'seed 1', 'RTE.tsv': 'seed 1'}
+    assert f'{Path("results/CoLA.tsv")}: of seed 1, on dev the best of 3: mcc 40.0\n' in said
+    table = (here / 'runs' / 'leaderboard-electra_small.md').read_text()
+    assert '| CoLA | mcc | **35.0** | 40.0 | 10.4 | 30.0 | 3 | 2.0 | 57.0 | 56.6 |\n' in table
+    assert 'google-research/electra' in table
+    assert table in said
+    numbers = json.loads((here / 'runs' / 'leaderboard-electra_small.json').read_text())
+    assert numbers['tasks']['CoLA']['metrics']['mcc']['values'] == [40, 20, 35]
+    assert numbers['published']['ELECTRA-small, Google']['scores']['CoLA mcc'] == 57.0
+    assert (here / 'runs' / 'leaderboard-electra_small.png').read_bytes() == b'png'
+
+    # once more: nothing runs anew, the table is the same
+    assert leaderboard.main(args) == 0
+    assert diary(here) == lines
+    assert (here / 'runs' / 'leaderboard-electra_small.md').read_text() == table
+    # other settings are refused by the scripts, and shown
+    assert leaderboard.main([*args, '--learning-rate=1e-3']) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count('holds a finished run with other settings') == 6
+    assert captured.err.count(': runs/') == 6
+
+
+def test_failed_runs_are_shown_and_the_others_go_on(here, capsys):
+    (here / 'scores').write_text(json.dumps({'CoLA': {'1': [0.2, 'fail'], '2': [0.3]}}))
+    assert leaderboard.main(['CoLA', '--model', 'bert-base-uncased', '--seeds', '2', '--jobs', '1', '--demo',
+                             '--runs-dir', 'r']) == 1
+    captured = capsys.readouterr()
+    assert 'CoLA seed 1 failed, exit status 2. r/CoLA/bert-base-uncased-seed1.log:\n  Traceback:\n  out of luck\n' \
+        in captured.out
+    assert captured.err == 'error: CoLA seed 1 failed: r/CoLA/bert-base-uncased-seed1.log\n'
+    assert '| **30.0** | 30.0 |  | 30.0 | 1 |' in captured.out
+    assert 'These scores mean nothing' in captured.out
+    assert 'published' not in captured.out      # a comparison would say nothing either
+    assert (here / 'results/demo/CoLA.tsv').read_text() == 'seed 2'     # never over the real ones
+    (here / 'CoLA.py').write_text('import os, signal; os.kill(os.getpid(), signal.SIGKILL)')
+    assert leaderboard.main(['CoLA', '--seeds=1', '--first-seed=7']) == 1
+    assert 'CoLA seed 7 failed, killed by SIGKILL' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_no_process_behind(here, number):
+    (here / 'hang').touch()
+    code = f'import config, sys; sys.path.append({str(Path(leaderboard.__file__).parents[1])!r}); ' \
+        f'from tools import leaderboard; config.ROOT = config.Path({str(here)!r}); ' \
+        'leaderboard.POLL, leaderboard.PATIENCE = 0.05, 0.3; sys.exit(leaderboard.main())'
+    tool = subprocess.Popen([sys.executable, '-c', code, 'CoLA', 'RTE', '--seeds=2', '--jobs=3'], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {
+                                'PYTHONPATH': str(Path(leaderboard.__file__).parents[1]), 'TMPDIR': str(here)})
+    while len(diary(here)) < 6 and tool.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    tool.send_signal(number)
+    error = tool.communicate(timeout=10)[1]
+    assert (tool.returncode, error) == (128 + number, 'Interrupted: 0 of 4 runs are done. To go on, start the same '
+                                                      'command again.\n')
+    lines = diary(here)
+    assert len(lines) == 6      # the fourth run was not started; RTE's two do not heed SIGTERM
+    for process in [line[1] if line[0] == 'child' else line[3] for line in lines]:
+        with contextlib.suppress(FileNotFoundError):    # an orphan's orphan may wait for init to take note of its end
+            assert Path(f'/proc/{process}/stat').read_text().split()[2] == 'Z'
+    assert not list(here.glob('tmp*'))
+
+
+@pytest.mark.parametrize(('args', 'message'), [
+    (['CoLA', 'SST-2'], 'error: no task SST-2; there are CoLA, SST2, MRPC'),
+    (['--seed=3'], 'error: not --seed, but --seeds'),
+    (['--seeds=0'], '0 is not within 1 and 1000'),
+    (['--epoch=3'], 'unknown option --epoch=3; did you mean --epochs?'),
+])
+def test_bad_usage_starts_nothing(here, capsys, args, message):
+    try:
+        status = leaderboard.main(args)
+    except SystemExit as end:
+        status = end.code
+    assert status == 2
+    assert message in capsys.readouterr().err
+    assert not diary(here)
+    assert not (here / 'runs').exists()
+
+
+def test_every_run_gets_its_share_of_the_machine(here, monkeypatch, capsys):
+    (here / 'scores').write_text(json.dumps({'WNLI': {'1': [0.5], '2': [0.5], '3': [0.5]}}))
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3, 5')
+    assert leaderboard.main(['WNLI', '--seeds=3', '--model=m']) == 0
+    assert '3 runs, 2 at a time, on GPU 3, 5\n' in capsys.readouterr().out
+    starts = [line[4] for line in diary(here) if line[0] == 'start']
+    assert sorted(set(starts)) == ['3', '5']
+    assert np.cumsum([1 if line[0] == 'start' else -1 for line in diary(here)]).max() <= 2
+    assert leaderboard.make_slots(3, 9) == [{'CUDA_VISIBLE_DEVICES': gpu} for gpu in '353']
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: range(16))
+    monkeypatch.setattr(leaderboard, 'free_memory', lambda: 13 * 2**30)
+    threads = {'TF_NUM_INTRAOP_THREADS': '5', 'OMP_NUM_THREADS': '5'}
+    assert leaderboard.make_slots(0, 9) == [threads] * 3        # cores for four, memory for three
+    assert leaderboard.make_slots(0, 1) == [{}]
+    monkeypatch.setattr(leaderboard, 'free_memory', lambda: 2**30)
+    assert leaderboard.make_slots(0, 9) == [{}]
+
+
+def test_the_live_table():
+    runs = [make_run('CoLA', 1, 0.2, 0.3, 0.3, 0.3), make_run('CoLA', 2, 0.25, state='running'),
+            make_run('CoLA', 3, state='waiting'), make_run('RTE', 1, state='failed'),
+            make_run('RTE', 2, state='running'), make_run('RTE', 3, state='waiting')]
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(leaderboard.table(runs, 2))
+    rows = [re.split(r'\s*[│┃]\s*', line)[1:-1] for line in capture.get().splitlines()]
+    # four epochs of two minutes; RTE takes 1.7 times as long
+    assert ['CoLA', 'done 30.0', '1/4 25.0', 'waiting', '0:08:00'] in rows
+    assert ['RTE', 'failed', 'started', 'waiting', '0:13:36'] in rows
+    assert '1 done, 1 failed, 2 running, 2 waiting; about 0:21:36 left' in capture.get()
+
+
+def test_what_is_written_twice_is_the_same(monkeypatch, tmp_path):
+    """Importing snippets would load TensorFlow; so these are in two places."""
+    theirs, runs = {}, []
+    exec(function('snippets', 'run_folder') + '\n' + function('snippets', 'metric_names'), {'Path': Path}, theirs)
+    monkeypatch.setattr(leaderboard, 'work', lambda given, slots, options: runs.extend(given))
+    model = str(tmp_path / 'a' / '..' / 'electra_x.y/')
+    leaderboard.main(['STSB', '--seeds=1', '--first-seed=7', '--runs-dir=r', '--model', model])
+    assert [run.folder for run in runs] == [
+        theirs['run_folder'](config.Knobs('STSB', model=model, seed=7, runs_dir='r'))]
+    names = next(node.value.keys for node in ast.walk(ast.parse(source('snippets'))) if isinstance(node, ast.Assign)
+                 and isinstance(node.value, ast.Dict) and None in node.value.keys)      # an epoch's row, with **metrics
+    row = dict.fromkeys(name for key in names for name in ([key.value] if key else ['f1', 'accuracy']))
+    assert leaderboard.metric_names(row) == theirs['metric_names'](row) == ['f1', 'accuracy']
+
+
+def test_published_rows():
+    titles = {model: list(leaderboard.nearest(model)) for model in (
+        'bert-base-uncased', 'runs/MNLI/electra-base-seed1', 'distilbert-base-uncased', 'minilm')}
+    assert titles == {
+        'bert-base-uncased': ['BERT-base cased, transformers', 'BERT-base uncased, DistilBERT'],
+        'runs/MNLI/electra-base-seed1': ['ELECTRA-base, Google', 'ELECTRA-base, lonePatient'],
+        'distilbert-base-uncased': ['BERT-base cased, transformers', 'BERT-base uncased, DistilBERT',
+                                    'DistilBERT uncased'],
+        'minilm': ['BERT-base cased, transformers']}
+    assert leaderboard.nearest('electra-large')['ELECTRA-large, Google'][1]['STSB spearman'] == 92.6
+    assert {name.split()[0] for name in leaderboard.METRICS} == set(leaderboard.TASKS)

@@ -1,0 +1,449 @@
+"""Every task with several seeds, as many runs at a time as the machine holds, and one table of all of them.
+
+    uv run -m tools.leaderboard --model electra-small                   # nine tasks, seeds 1 to 5
+    uv run -m tools.leaderboard CoLA RTE --seeds 3 --first-seed 4 --epochs 5 --data-dir /data/glue
+    uv run -m tools.leaderboard --demo --seeds 2                        # no data, no weights to fetch
+
+Tasks come first; the options of the scripts are passed on to them. Every run is a process of its own. With GPUs each
+has one to itself (of those in CUDA_VISIBLE_DEVICES, if it is set); on the CPU each has 4 cores and 4 GiB, where there
+are as many; --jobs says otherwise. The longest tasks come first.
+
+The same command again goes on: finished runs are not run again. What a run prints is in its folder's name with .log.
+At the end, of the runs of this command: RUNS_DIR/leaderboard-MODEL.md, .json (in percent) and .png; and in results/ the
+test predictions of the best seed of each task, by its dev score, for tools.submission.
+
+Exit status: 0 all runs are done, 1 some failed, 2 bad usage, 130 or 143 interrupted (the runs are stopped).
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import io
+import itertools
+import json
+import math
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+
+import config
+
+# Millions of training tokens: examples times their mean length in tokens. The scripts, in GLUE's order.
+TASKS = {'CoLA': 0.10, 'SST2': 0.90, 'MRPC': 0.20, 'STSB': 0.16, 'QQP': 11.2, 'MNLI': 15.8, 'QNLI': 5.2, 'RTE': 0.17,
+         'WNLI': 0.02}
+
+# (what the model's name contains, title, source, percent on dev in the order of METRICS)
+METRICS = ['CoLA mcc', 'SST2 accuracy', 'MRPC f1', 'MRPC accuracy', 'STSB pearson', 'STSB spearman', 'QQP accuracy',
+           'QQP f1', 'MNLI accuracy_m', 'MNLI accuracy_mm', 'QNLI accuracy', 'RTE accuracy', 'WNLI accuracy']
+TRANSFORMERS = 'https://github.com/huggingface/transformers/tree/main/examples/pytorch/text-classification'
+DISTILBERT = 'https://github.com/huggingface/transformers/tree/v4.40.0/examples/research_projects/distillation'
+GOOGLE = 'https://github.com/google-research/electra#expected-results'
+LONEPATIENT = 'https://github.com/lonePatient/electra_pytorch#result'
+PUBLISHED = [
+    # One seed; 3 epochs, MRPC and WNLI 5.
+    ('bert-base', 'BERT-base cased, transformers', TRANSFORMERS,
+     '56.53 92.32 88.85 84.07 88.64 88.48 90.71 87.49 83.91 84.10 90.66 65.70 56.34'),
+    # Medians of 5 seeds (arXiv 1910.01108). Of MRPC, STS-B, QQP and MNLI it does not say which metric: left out.
+    ('bert-base', 'BERT-base uncased, DistilBERT', DISTILBERT, '56.3 92.7 - - - - - - - - 91.8 69.3 53.5'),
+    ('distilbert', 'DistilBERT uncased', DISTILBERT, '51.3 91.3 - - - - - - - - 89.2 59.9 56.3'),
+    # Medians over many seeds.
+    ('electra-small', 'ELECTRA-small, Google', GOOGLE, '57.0 91.2 - 88.0 - 87.5 89.0 - 81.3 - 88.4 66.7 -'),
+    ('electra-base', 'ELECTRA-base, Google', GOOGLE, '67.7 95.1 - 89.5 - 91.2 91.5 - 88.8 - 93.2 82.7 -'),
+    ('electra-large', 'ELECTRA-large, Google', GOOGLE, '69.1 96.9 - 90.8 - 92.6 92.4 - 90.9 - 95.0 88.0 -'),
+    ('electra-small', 'ELECTRA-small, lonePatient', LONEPATIENT, '56.6 90.5 - - 87.6 - - - - - - - -'),
+    ('electra-base', 'ELECTRA-base, lonePatient', LONEPATIENT, '67.8 94.2 - - 91.1 - - - - - - - -'),
+    ('electra-large', 'ELECTRA-large, lonePatient', LONEPATIENT, '71.1 95.8 - - 92.4 - - - - - - - -'),
+]
+
+POLL = 0.5              # seconds between two looks at the runs
+PATIENCE = 30           # seconds that a run has to end after SIGTERM
+SHOWN = 10              # last lines of a failed run's log
+
+
+@dataclasses.dataclass
+class Options(config.Knobs):
+    """The scripts' options, and this tool's own."""
+    seeds: int = config.knob(5, 'runs of every task', 1, 1000)
+    first_seed: int = config.knob(1, 'the first run has this seed, the next one more', 0, 2**30)
+    jobs: int = config.knob(0, 'runs at a time; 0: as many as fit', 0, 1000)
+
+
+@dataclasses.dataclass(eq=False)
+class Run:
+    task: str
+    seed: int
+    folder: Path                    # as in snippets.run_folder()
+    state: str = 'waiting'          # then running, then done or failed
+    started: float = 0.0
+    process: subprocess.Popen = None
+    slot: dict = None               # its share of the machine, as environment variables
+    log_start: int = 0              # bytes that were in the log before
+    rows: list = ()                 # of the epochs that have ended, as in metrics.json
+    best: dict = None               # one of them
+    settings: dict = None           # config.json
+
+    def __str__(self):
+        return f'{self.task} seed {self.seed}'
+
+    @property
+    def log(self):
+        return self.folder.with_name(f'{self.folder.name}.log')     # beside: training clears the folder
+
+
+# ---- The machine ----------------------------------------------------------------------------------------------------
+
+
+def find_gpus():
+    """The GPUs to use, as CUDA_VISIBLE_DEVICES names them. TensorFlow would take hold of them, so it is not asked."""
+    if (visible := os.environ.get('CUDA_VISIBLE_DEVICES')) is not None:
+        return list(itertools.takewhile(lambda name: name not in ('', '-1'), map(str.strip, visible.split(','))))
+    try:
+        return subprocess.run(['nvidia-smi', '--query-gpu=index', '--format=csv,noheader'], capture_output=True,
+                              text=True, check=True, timeout=60).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return [str(i) for i, _ in enumerate(Path('/proc/driver/nvidia/gpus').glob('*'))]
+
+
+def free_memory():
+    """Bytes; no limit where the system does not say, as outside of Linux."""
+    found = [math.inf]
+    with contextlib.suppress(OSError):
+        found.append(1024 * int(re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text())[1]))
+    with contextlib.suppress(OSError, ValueError):      # a container's; ValueError: 'max'
+        found.append(int(Path('/sys/fs/cgroup/memory.max').read_text()))
+    return min(found)
+
+
+def make_slots(jobs, runs):
+    """What the environment of each of the runs at a time has beyond this one; `jobs` 0: as many as fit."""
+    if gpus := find_gpus():
+        return [{'CUDA_VISIBLE_DEVICES': gpus[i % len(gpus)]} for i in range(min(jobs or len(gpus), runs))]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    jobs = min(jobs or max(1, int(min(cores / 4, free_memory() / 2**32))), runs)
+    names = [name for name in ('TF_NUM_INTRAOP_THREADS', 'OMP_NUM_THREADS') if jobs > 1 and name not in os.environ]
+    return [dict.fromkeys(names, str(max(1, cores // jobs)))] * jobs
+
+
+# ---- Runs -----------------------------------------------------------------------------------------------------------
+
+
+def start(run, slot, options, scratch):
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(config.ROOT / f'{run.task}.py'), *options, f'--seed={run.seed}',
+               f'--results-dir={scratch}/{run.task}-{run.seed}']    # seeds would overwrite one another's files
+    with open(run.log, 'ab') as log:
+        run.state, run.slot, run.log_start, run.started = 'running', slot, log.tell(), time.time()
+        # A session of its own: Ctrl-C reaches it through stop(), and stop() reaches whatever it has started.
+        run.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                       env=os.environ | slot, start_new_session=True)
+
+
+def look(run, say):
+    """Take note of the epochs that have ended since the last look, and of the end."""
+    status, path, known = run.process.poll(), run.folder / 'metrics.json', len(run.rows)
+    metrics = {'finished': False}
+    with contextlib.suppress(FileNotFoundError):    # a run that starts removes what an earlier one has left
+        if status == 0 or path.stat().st_mtime > run.started:
+            metrics = json.loads(path.read_text())
+            run.settings = json.loads((run.folder / 'config.json').read_text())
+            run.rows, run.best = metrics['epochs'], metrics['best']
+    if len(run.rows) > known and path.stat().st_mtime > run.started:
+        say(f'{run}: epoch {len(run.rows)}/{run.settings["knobs"]["epochs"]}, {show(run.rows[-1])}')
+    if status == 0 and metrics['finished']:
+        run.state = 'done'
+        say(f'{run}: done, epoch {run.best["epoch"]} is the best: {show(run.best)}')
+    elif status is not None:
+        run.state = 'failed'
+        why = f'killed by {signal.Signals(-status).name}' if status < 0 else f'exit status {status}'
+        lines = run.log.read_bytes()[run.log_start:].decode(errors='replace').split('\n')
+        say('\n  '.join([f'{run} failed, {why}. {run.log}:', *[line for line in lines if line.strip()][-SHOWN:]]), True)
+
+
+def stop(runs, signals):
+    """End running processes and theirs: SIGTERM, and after a while, or at a second Ctrl-C, SIGKILL."""
+    for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, math.inf)):
+        deadline, before = time.time() + patience, len(signals)
+        for run in runs:
+            if run.process.poll() is None:      # not reaped yet, so that the number is still its own
+                with contextlib.suppress(ProcessLookupError, PermissionError):      # macOS: of one that just ended
+                    os.killpg(run.process.pid, number)
+        while any(run.process.poll() is None for run in runs) and time.time() < deadline and len(signals) == before:
+            time.sleep(0.05)
+
+
+def work(runs, slots, options):
+    """Run them all. Returns the signal that interrupted it, or None."""
+    signals = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in handlers.items():
+        if handler != signal.SIG_IGN:       # nohup. A handler that raises could lose a process just started.
+            signal.signal(number, lambda number, frame: signals.append(number))
+    live = Live(auto_refresh=False) if sys.stdout.isatty() else None
+
+    def say(text, always=False):
+        if not live:
+            print(text, flush=True)
+        elif always:
+            live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    waiting, running, free = list(runs), [], list(slots)
+    try:
+        with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+            stack.callback(lambda: stop(running, signals))
+            stack.enter_context(live or contextlib.nullcontext())
+            while (waiting or running) and not signals:
+                while waiting and free:
+                    start(waiting[0], free.pop(0), options, scratch)
+                    running.append(waiting.pop(0))
+                    say(f'{running[-1]}: started')
+                time.sleep(POLL)
+                for run in list(running):
+                    look(run, say)
+                    if run.state != 'running':
+                        running.remove(run)
+                        free.append(run.slot)
+                if live:
+                    live.update(table(runs, len(slots)), refresh=True)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return signals[0] if signals else None
+
+
+# ---- The live table -------------------------------------------------------------------------------------------------
+
+
+def seconds(row):
+    return row['train_seconds'] + row['dev_seconds']
+
+
+def metric_names(row):
+    """As snippets has it: what a script's score() gave."""
+    names = list(row)
+    return names[names.index('loss') + 1:names.index('score')]
+
+
+def percent(value):
+    return 'undefined' if value is None else f'{100 * value:.1f}'
+
+
+def show(row):
+    return ', '.join(f'{name} {percent(row[name])}' for name in metric_names(row))
+
+
+def by_task(runs):
+    """{task: its runs}, both in order."""
+    return {task: some for task in TASKS if (some := [run for run in runs if run.task == task])}
+
+
+def time_left(some, runs, jobs):
+    """Estimated time until `some` of all runs are through, as text: a run takes what its own epochs take, else what
+    its task's other runs take, else what others take by the sizes of the tasks."""
+    known = {run: run.settings['knobs']['epochs'] * statistics.mean(map(seconds, run.rows)) for run in runs if run.rows}
+    if not known:
+        return '?'
+    pace, left = statistics.mean(length / TASKS[run.task] for run, length in known.items()), [0]
+    for run in some:
+        if run.state in ('waiting', 'running'):
+            same = [known[other] for other in known if other.task == run.task]
+            length = known.get(run) or (statistics.mean(same) if same else pace * TASKS[run.task])
+            left.append(max(0, length - (time.time() - run.started if run.process else 0)))
+    return str(datetime.timedelta(seconds=round(max(sum(left) / jobs, *left))))
+
+
+def table(runs, jobs):
+    """The state of all runs: a row a task, a column a seed."""
+    def cell(run):
+        if run.state == 'running' and run.rows:
+            return f'{len(run.rows)}/{run.settings["knobs"]["epochs"]} {percent(run.rows[-1]["score"])}'
+        return {'waiting': '[dim]waiting', 'running': 'started', 'failed': '[red]failed'}.get(run.state) \
+            or f'[green]done {percent(run.best["score"])}'
+
+    states = [run.state for run in runs]
+    count = ', '.join(f'{states.count(state)} {state}' for state in ('done', 'failed', 'running', 'waiting'))
+    grid = Table('task', *(f'seed {seed}' for seed in sorted({run.seed for run in runs})), 'left')
+    for task, some in by_task(runs).items():
+        grid.add_row(task, *map(cell, some), time_left(some, runs, jobs))
+    return Group(grid, f'{count}; about {time_left(runs, runs, jobs)} left')
+
+
+# ---- The report -----------------------------------------------------------------------------------------------------
+
+
+def best_run(runs):
+    return max(runs, key=lambda run: -math.inf if run.best['score'] is None else run.best['score'])
+
+
+def summarize(runs):
+    """Of the finished runs of one task, in percent: {'seeds', 'best_seed', 'minutes', 'metrics': {metric: statistics}}.
+
+    A metric that is not defined counts as lower than any other, as in training; a result without a number is None.
+    """
+    def statistics_of(name):
+        best, last = ([-math.inf if row[name] is None else 100 * row[name] for row in rows]
+                      for rows in ([run.best for run in runs], [run.rows[-1] for run in runs]))
+        found = {'median': statistics.median(best), 'max': max(best), 'last_median': statistics.median(last),
+                 'std': statistics.stdev(best) if len(best) > 1 and all(map(math.isfinite, best)) else None}
+        return {key: value if value is not None and math.isfinite(value) else None for key, value in found.items()} | {
+            'values': [value if math.isfinite(value) else None for value in best]}
+
+    return {'seeds': [run.seed for run in runs], 'best_seed': best_run(runs).seed,
+            'minutes': statistics.median(sum(map(seconds, run.rows)) for run in runs) / 60,
+            'metrics': {name: statistics_of(name) for name in metric_names(runs[0].best)}}
+
+
+def nearest(model):
+    """{title: (source, {'CoLA mcc': percent, ...})} of what is published about this model, else about BERT-base.
+
+    DistilBERT's name contains its teacher's, which is shown beside it.
+    """
+    name = model.lower().replace('_', '-')
+    return {title: (source, {metric: float(value) for metric, value in zip(METRICS, values.split(), strict=True)
+                             if value != '-'})
+            for key, title, source, values in [row for row in PUBLISHED if row[0] in name] or PUBLISHED[:1]}
+
+
+def markdown(summary, published):
+    head = ['task', 'metric', 'median', 'max', 'std', 'last epoch, median', 'seeds', 'minutes a run', *published]
+    rows = [head, ['---'] * len(head)]
+    for task, one in summary.items():
+        for name, found in one['metrics'].items():
+            first = name == next(iter(one['metrics']))
+            shown = {key: 'undefined' if found[key] is None else f'{found[key]:.1f}'
+                     for key in ('median', 'max', 'last_median')}
+            rows.append([task if first else '', name, f'**{shown["median"]}**', shown['max'],
+                         '' if found['std'] is None else f'{found["std"]:.1f}', shown['last_median'],
+                         str(len(one['seeds'])) if first else '', f'{one["minutes"]:.1f}' if first else '',
+                         *(str(scores.get(f'{task} {name}', '')) for _, scores in published.values())])
+    return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
+
+
+def plot(title, summary, published):
+    """A png: a panel for each task with a dot for each seed, a bar for the median, other marks for published scores."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    columns, rows = min(len(summary), 5), -(-len(summary) // 5)
+    figure, panels = pyplot.subplots(rows, columns, figsize=(max(2.6 * columns, 7), 3.1 * rows + 1), squeeze=False)
+    for panel in panels.flat[len(summary):]:
+        panel.axis('off')
+    for panel, (task, one) in zip(panels.flat, summary.items(), strict=False):
+        for x, (name, found) in enumerate(one['metrics'].items()):
+            for i, value in enumerate(found['values']):     # side by side, so that none hides another
+                panel.plot(x + 0.4 * ((i + 0.5) / len(found['values']) - 0.5), [value], 'C0.', label='a seed')
+            panel.plot([x - 0.3, x + 0.3], [found['median']] * 2, 'C0', label='median')
+            for i, (other, (_, scores)) in enumerate(published.items()):
+                panel.plot(x, [scores.get(f'{task} {name}')], f'C{i + 1}{"Dsv"[i]}', fillstyle='none', label=other)
+        panel.set_xticks(range(len(one['metrics'])), [name.replace('_', '\n') for name in one['metrics']])
+        panel.set(title=task, xlim=(-0.6, len(one['metrics']) - 0.4))
+        panel.margins(y=0.15)
+        panel.grid(axis='y', alpha=0.3)
+    labels = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))
+    figure.suptitle(title)
+    figure.supylabel('dev score')
+    figure.legend(labels.values(), labels, loc='lower center', ncols=len(labels) if columns > 3 else 2, frameon=False)
+    figure.tight_layout(rect=(0, 0.7 / (3.1 * rows + 1), 1, 1))
+    png = io.BytesIO()
+    figure.savefig(png, dpi=120, format='png')
+    pyplot.close(figure)
+    return png.getvalue()
+
+
+def report(knobs, options, runs):
+    """Write the table, the numbers and the figure, and the best runs' test predictions; print what they are."""
+    model = Path(knobs.model).resolve().name
+    summary = {task: summarize(some) for task, some in by_task(runs).items()}
+    published = {} if knobs.demo else nearest(model)        # they are other data's
+    machines = ' and '.join(sorted({f'{"GPU" if "GPU" in run.settings["device"] else "CPU"}, '
+                                    f'{run.settings["cores"]} cores' for run in runs}))
+    notes = ['Demo: made-up data. These scores mean nothing.'] * knobs.demo + [
+        'GLUE, dev. Best epoch of each run, chosen by the metric (the mean where there are two). Minutes: training and '
+        f'scoring dev ({machines}).', f'Options: {" ".join(options)}',
+        *(f'{title}: published, {source}' for title, (source, _) in published.items())]
+    text = '\n'.join([f'# {model}', '', markdown(summary, published), *(f'- {note}' for note in notes)]) + '\n'
+    numbers = {'model': model, 'options': options, 'machines': machines, 'tasks': summary, 'published': {
+        title: {'source': source, 'scores': scores} for title, (source, scores) in published.items()}}
+    path = Path(knobs.runs_dir) / f'leaderboard-{model}'
+    write_whole(Path(f'{path}.md'), text.encode())
+    write_whole(Path(f'{path}.json'), (json.dumps(numbers, indent=2, allow_nan=False) + '\n').encode())
+    write_whole(Path(f'{path}.png'), plot(f'{model}, demo' if knobs.demo else model, summary, published))
+    print(f'\n{text}\n{path}.md, .json and .png')
+    Path(knobs.results_dir).mkdir(parents=True, exist_ok=True)
+    for best, some in ((best_run(some), some) for some in by_task(runs).values()):
+        for source in sorted(set(best.folder.glob('*.tsv')) - {best.folder / 'dev_predictions.tsv'}):
+            write_whole(Path(knobs.results_dir) / source.name, source.read_bytes())
+            print(f'{Path(knobs.results_dir) / source.name}: of seed {best.seed}, on dev the best of {len(some)}: '
+                  f'{show(best.best)}')
+
+
+def write_whole(path, content):
+    """Write bytes so that `path` is there whole or not at all; checkpoints.write_file() would load TensorFlow."""
+    beside = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+# ---- The command line -----------------------------------------------------------------------------------------------
+
+
+def as_option(name, value):
+    name = name.replace('_', '-')
+    return f'--{"" if value else "no-"}{name}' if isinstance(value, bool) else f'--{name}={value}'
+
+
+def main(argv=None):
+    """The command line. Returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    names = list(itertools.takewhile(lambda word: not word.startswith('-'), argv))
+    given = config.parse_args(Options('tools/leaderboard'), __doc__, argv[len(names):])
+    if unknown := [name for name in names if name not in TASKS]:
+        print(f'error: no task {unknown[0]}; there are {", ".join(TASKS)}.', file=sys.stderr)
+        return 2
+    if 'seed' in given:
+        print('error: not --seed, but --seeds (how many) and --first-seed (from where).', file=sys.stderr)
+        return 2
+    if 'fresh' in given:
+        given['fresh'] = '--fresh' in argv      # not because of --demo: a demo can be gone on with as well
+    knobs = Options('', **given)
+    options = [as_option(name, value) for name, value in given.items()
+               if name in config.Knobs.__dataclass_fields__ and name != 'results_dir']
+    runs = [Run(task, seed, Path(knobs.runs_dir) / task / f'{Path(knobs.model).resolve().name}-seed{seed}')
+            for task in sorted(TASKS, key=TASKS.get, reverse=True) if not names or task in names
+            for seed in range(knobs.first_seed, knobs.first_seed + knobs.seeds)]
+    slots = make_slots(knobs.jobs, len(runs))
+    gpus = [slot['CUDA_VISIBLE_DEVICES'] for slot in slots if 'CUDA_VISIBLE_DEVICES' in slot]
+    print(f'{len(runs)} runs, {len(slots)} at a time, on ' + (f'GPU {", ".join(gpus)}' if gpus else 'the CPU'))
+    try:
+        interrupted = work(runs, slots, options)
+        done = [run for run in runs if run.state == 'done']
+        if interrupted:
+            print(f'Interrupted: {len(done)} of {len(runs)} runs are done. To go on, start the same command again'
+                  f'{" without --fresh" * knobs.fresh}.', file=sys.stderr)
+            return 128 + interrupted
+        if done:
+            report(knobs, options, done)
+    except OSError as error:        # a read-only folder, a file where a folder should be, a full disk
+        if not error.filename:
+            raise
+        print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
+        return 2
+    for run in (run for run in runs if run.state == 'failed'):
+        print(f'error: {run} failed: {run.log}', file=sys.stderr)
+    return 1 if len(done) < len(runs) else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
