@@ -70,7 +70,7 @@ def main(knobs):
     snippets.train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
     if knobs.predict:
         answers = [knobs.labels[i] for i in snippets.predict(knobs, model, data['test']).argmax(-1)]
-        snippets.write_answers(knobs, 'QNLI.tsv', data['test'], answers)
+        snippets.write_answers(knobs, 'QNLI.tsv', data['test'].examples, answers)
 
 
 if __name__ == '__main__':

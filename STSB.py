@@ -71,7 +71,7 @@ def main(knobs):
     snippets.train(knobs, model, data['train'], data['dev'], score)      # the best epoch on dev
     if knobs.predict:
         answers = [f'{score:.3f}' for score in snippets.predict(knobs, model, data['test'])[:, 0].clip(0, 5)]
-        snippets.write_answers(knobs, 'STS-B.tsv', data['test'], answers)
+        snippets.write_answers(knobs, 'STS-B.tsv', data['test'].examples, answers)
 
 
 if __name__ == '__main__':

@@ -232,6 +232,7 @@ def test_every_run_gets_its_share_of_the_machine(here, monkeypatch, capsys):
     starts = [line[4] for line in diary(here) if line[0] == 'start']
     assert sorted(set(starts)) == ['3', '5']
     assert np.cumsum([1 if line[0] == 'start' else -1 for line in diary(here)]).max() <= 2
+    assert leaderboard.make_slots(3, 9, 'all') == [{}]
     assert leaderboard.make_slots(3, 9) == [{'CUDA_VISIBLE_DEVICES': gpu} for gpu in '353']
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')
     monkeypatch.setattr(os, 'sched_getaffinity', lambda process: range(16))

@@ -9,6 +9,7 @@ from conftest import SIZES, make_knobs
 
 import CoLA
 import config
+import optimizers
 import RTE
 import snippets
 from checkpoints import encoder_shapes
@@ -18,8 +19,8 @@ from snippets import keras, tf
 @pytest.mark.parametrize('steps', [10, 137, 1000])
 def test_schedules(steps):
     rising = int(0.1 * steps)      # of the linear one; ELECTRA's code leaves the fraction
-    linear = snippets.WarmUpDecay(2e-5, steps, 0.1, 'linear')
-    multiplied = snippets.WarmUpDecay(1e-4, steps, 0.1, 'multiplied')
+    linear = optimizers.WarmUpDecay(2e-5, steps, 0.1, 'linear')
+    multiplied = optimizers.WarmUpDecay(1e-4, steps, 0.1, 'multiplied')
     for t in range(steps + 1):
         # transformers, get_linear_schedule_with_warmup
         expected = 2e-5 * (t / rising if t < rising else (steps - t) / (steps - rising))
@@ -39,9 +40,9 @@ def test_layer_wise_rates_are_electras(n_layers, decay):
     sizes = SIZES | {'num_hidden_layers': n_layers, 'embedding_size': 8}
     names = [*encoder_shapes('electra', sizes), 'task_specific/kernel']
     for name in names:
-        assert snippets.layer_scale(name, decay, names) == next(v for k, v in expected.items() if k in name)
-    assert snippets.layer_scale('electra/encoder/layer_11/x', decay, names) == pytest.approx(decay ** (n_layers - 10))
-    assert snippets.layer_scale('bert/pooler/dense/kernel', decay, names) == pytest.approx(decay)
+        assert optimizers.layer_scale(name, decay, names) == next(v for k, v in expected.items() if k in name)
+    assert optimizers.layer_scale('electra/encoder/layer_11/x', decay, names) == pytest.approx(decay ** (n_layers - 10))
+    assert optimizers.layer_scale('bert/pooler/dense/kernel', decay, names) == pytest.approx(decay)
 
 
 @pytest.mark.parametrize(('bias_correction', 'used'), [(True, 50), (False, 50), (True, 20), (False, 20)])
@@ -54,9 +55,9 @@ def test_twenty_steps_of_the_optimizer(bias_correction, used):
     values = [random.normal(size=shape) for shape in ((50, 4), (4, 3), (3,))]
     variables = [tf.Variable(value, dtype=tf.float32) for value in values]
     scales, decays, clip = [0.25, 0.5, 1.0], [0.01, 0.01, 0.0], 1.0
-    schedule = snippets.WarmUpDecay(0.1, 20, 0.1, 'linear')
+    schedule = optimizers.WarmUpDecay(0.1, 20, 0.1, 'linear')
     rates = {v.ref(): rate for v, *rate in zip(variables, scales, decays, strict=True)}
-    optimizer = snippets.AdamW(schedule, rates, bias_correction, 1e-6, clip)
+    optimizer = optimizers.AdamW(schedule, rates, bias_correction, 1e-6, clip)
     trained = random.permutation(50)[:used]
     if used < 50:
         optimizer.train_rows(variables[0], trained)

@@ -17,6 +17,7 @@ import config
 import snippets
 import tokens
 import WNLI
+from layers import Dropout
 
 FILES = {'SST2': ['SST-2.tsv'], 'STSB': ['STS-B.tsv'], 'MNLI': ['MNLI-m.tsv', 'MNLI-mm.tsv', 'AX.tsv']}
 
@@ -143,11 +144,25 @@ def test_nothing_is_tokenized_or_traced_twice(tmp_path, tiny_bert, monkeypatch):
     monkeypatch.setattr(tokens, 'encode', lambda tokenizer, texts: calls.append(texts) or encode(tokenizer, texts))
     for _ in range(2):
         start(script, *options(tmp_path, tiny_bert))
-    assert len(calls) == len(list((tmp_path / 'cache').iterdir())) == 5         # train, dev, three test files
+    assert len(calls) == len(list((tmp_path / 'cache').iterdir())) == 3         # train, dev, the tests
     assert all(len(texts) == len(set(texts)) for texts in calls)
     for model in models:
-        assert model.predict_function.experimental_get_tracing_count() == 1
+        assert model.forward.experimental_get_tracing_count() == 1
         assert model.train_tf_function.experimental_get_tracing_count() == 1
+
+
+def test_xla_and_several_steps_at_once_change_nothing(tmp_path, tiny_bert, monkeypatch, capsys):
+    """But for rounding; the step is traced once, also where the number of steps is no multiple."""
+    runs = []
+    for name, args in (('plain', ['--no-jit']), ('fast', ['--jit', '--steps-per-execution=2'])):
+        monkeypatch.setattr(sys, 'argv', [])
+        monkeypatch.setattr(Dropout, 'call', lambda self, inputs, training=None: inputs)
+        start(CoLA, *options(tmp_path / name, tiny_bert, '--dropout=0', '--no-predict', *args))
+        assert 'traced' not in capsys.readouterr().out
+        runs.append(safetensors.numpy.load_file(tmp_path / name / 'runs/CoLA/tiny-bert-seed42/model.safetensors'))
+    for key, value in runs[0].items():
+        if 'key/bias' not in key:
+            np.testing.assert_allclose(runs[1][key], value, atol=1e-5, err_msg=key)
 
 
 def test_a_run_at_the_majority_class_says_so_and_still_has_a_best_epoch(tmp_path, tiny_bert, capsys, monkeypatch):

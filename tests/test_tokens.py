@@ -408,6 +408,23 @@ def test_predictions_come_back_in_file_order_from_one_trace(tiny_bert):
     assert model.forward.experimental_get_tracing_count() == 1
 
 
+def test_the_last_batch_is_filled_up_with_rows_that_weigh_nothing(tiny_bert):
+    data = of_lengths(range(3, 43), tiny_bert)
+    data.labels = np.arange(40)
+    batches = itertools.islice(data.training_batches(make_knobs('--model', tiny_bert, '--batch-size', 16)), 3)
+    shapes, rows = [], []
+    for (ids, segments), labels, weights in batches:
+        labels, weights = labels.numpy(), weights.numpy()
+        shapes.append(ids.shape[0])
+        assert ids.shape == segments.shape
+        real = weights > 0
+        assert (weights[real] == 16 / real.sum()).all()
+        assert np.mean(weights * labels) == pytest.approx(labels[real].mean())
+        rows += labels[real].tolist()
+    assert shapes == [16, 16, 16]
+    assert sorted(rows) == list(range(40))
+
+
 @pytest.mark.parametrize('slow', ['data', 'model'])
 def test_the_time_that_the_training_waits(tiny_bert, monkeypatch, slow):
     data, batch = of_lengths(range(3, 43), tiny_bert), tokens.Tokens.batch

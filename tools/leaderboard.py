@@ -124,8 +124,10 @@ def free_memory():
     return min(found)
 
 
-def make_slots(jobs, runs):
+def make_slots(jobs, runs, devices='one'):
     """What the environment of each of the runs at a time has beyond this one; `jobs` 0: as many as fit."""
+    if devices == 'all':
+        return [{}]
     if gpus := find_gpus():
         return [{'CUDA_VISIBLE_DEVICES': gpus[i % len(gpus)]} for i in range(min(jobs or len(gpus), runs))]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -423,7 +425,7 @@ def main(argv=None):
     runs = [Run(task, seed, Path(knobs.runs_dir) / task / f'{Path(knobs.model).resolve().name}-seed{seed}')
             for task in sorted(TASKS, key=TASKS.get, reverse=True) if not names or task in names
             for seed in range(knobs.first_seed, knobs.first_seed + knobs.seeds)]
-    slots = make_slots(knobs.jobs, len(runs))
+    slots = make_slots(knobs.jobs, len(runs), knobs.devices)
     gpus = [slot['CUDA_VISIBLE_DEVICES'] for slot in slots if 'CUDA_VISIBLE_DEVICES' in slot]
     print(f'{len(runs)} runs, {len(slots)} at a time, on ' + (f'GPU {", ".join(gpus)}' if gpus else 'the CPU'))
     try:

@@ -14,7 +14,7 @@ import config
 import snippets
 from checkpoints import Checkpoint, UserError, open_model, read_json, read_lines
 
-MODULES = ('config', 'checkpoints', 'encoders', 'tokens', 'snippets')        # no scripts
+MODULES = ('config', 'checkpoints', 'layers', 'encoders', 'optimizers', 'tokens', 'snippets')        # no scripts
 
 
 def open_run(folder, **changed):
