@@ -229,9 +229,11 @@ def train(knobs, model, train_data, dev_data, score):
     for name, variable in named_weights(model).items():
         variable.assign(monitor.best_weights[name])
     monitor.report()
-    if (traces := model.train_tf_function.experimental_get_tracing_count()) > 1:
+    step = model.train_tf_function      # None where the step is not compiled
+    if step and (traces := step.experimental_get_tracing_count()) > 1:
         print(f'Note: the training step was traced {traces} times instead of once: something in it depends on the '
               'shape or the Python value of its inputs.')
+
 
 
 class Monitor(keras.callbacks.Callback):
