@@ -212,9 +212,9 @@ def markdown(rows):
     return '\n'.join([lines[0], '|' + ' --- |' * len(rows[0]), *lines[1:]]) + '\n'
 
 
-def describe(results, command):
+def describe(results):
     """Where and with what this was measured."""
-    found = {'command': command, 'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}
+    found = {'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}
     for row in results:
         found |= {key: row[key] for key in ('device', 'cores') if key in row}
         found['versions'] = row.get('versions', {}) | found.get('versions', {})
@@ -250,7 +250,7 @@ def settle(arguments):
         if not set(chosen) <= set(choices):
             raise BadInput(f'--{name.replace("_", "-")} {getattr(options, name)}: not some of {", ".join(choices)}.')
         setattr(options, name, chosen)
-    if options.random and 'model' in given:
+    if options.random and 'model' in given and not given.get('demo'):
         raise BadInput('--random and --model: choose one of them.')
     if options.length:
         if tasks:
@@ -289,14 +289,16 @@ def check_peer(python):
 def main(argv=None):
     """The command line. Returns 0, 1 where a measurement failed, 2 for bad input."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    results = []
+    results, load = [], os.getloadavg()[0] if hasattr(os, 'getloadavg') else 0.0
     try:
         options, knobs, work = settle(arguments)
+        if load > 0.5:
+            print(f'Note: this machine is busy (load {load:.1f}): what is measured now is worth little.')
         try:
             measure(options, knobs, work, results)
         finally:        # what there is, also after ctrl-C
             if results:
-                write(options, results, shlex.join(['-m', 'tools.bench', *arguments]))
+                write(options, results, {'command': shlex.join(['-m', 'tools.bench', *arguments]), 'load': load})
     except BadInput as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -305,8 +307,8 @@ def main(argv=None):
     return int(any('failed' in row for row in results))
 
 
-def write(options, results, command):
-    about, text = describe(results, command), tables(results)
+def write(options, results, start):
+    about, text = start | describe(results), tables(results)
     print(f'\n{text}', end='')
     if options.markdown:
         shown = ', '.join(f'{name} {version}' for name, version in about.get('versions', {}).items())

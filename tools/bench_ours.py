@@ -50,7 +50,7 @@ def examples_of(request, script, knobs, split):
         request['evaluation_steps'], knobs.eval_batch_size)
     random = np.random.default_rng([knobs.seed, split == 'train'])
     return [Example('', i, i, ' '.join(random.choice(words, request['length'] - 2)), None,
-                    i % len(knobs.labels)) for i in range((steps or 20) * size)]
+                    i % len(knobs.labels)) for i in range(((steps or 20) + 4) * size)]     # the peer skips 3 steps
 
 
 def train_flop(settings, length):

@@ -30,7 +30,7 @@ def tokenize(tokenizer, rows, request):
     """One {'input_ids': ..., 'label': ...} an example."""
     pairs = [row[1] for row in rows] if rows[0][1] is not None else None
     longest = {'max_length': request['maxlen']} if request['pad'] == 'longest' else \
-        {'max_length': MAX, 'padding': 'max_length'}
+        {'max_length': max(MAX, request['maxlen']), 'padding': 'max_length'}
     columns = dict(tokenizer([row[0] for row in rows], pairs, truncation=True, **longest))
     return [dict(zip(columns, values, strict=True)) | {'label': row[2]}
             for row, *values in zip(rows, *columns.values(), strict=True)]
@@ -51,9 +51,12 @@ def main(request_path, answer_path):
     answer = {'tokenization_examples_per_second': len(train) / seconds,
               'tokenization_tokens_per_second': sum(sum(row['attention_mask']) for row in train) / seconds}
     device = torch.device('cuda' if CUDA else 'cpu')
+    settings = transformers.AutoConfig.from_pretrained(request['model'], num_labels=request['labels'])
+    for name in ('classifier_dropout', 'classifier_dropout_prob', 'seq_classif_dropout'):
+        if hasattr(settings, name):
+            setattr(settings, name, request['dropout'])
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        request['model'], num_labels=request['labels'], dtype=torch.float32,
-        classifier_dropout=request['dropout']).to(device)
+        request['model'], config=settings, dtype=torch.float32).to(device)
 
     def collate(rows):
         batch = tokenizer.pad([{k: v for k, v in row.items() if k != 'label'} for row in rows], return_tensors='pt')
