@@ -66,6 +66,7 @@ def test_a_measurement(tiny_bert, tmp_path, monkeypatch, capsys):
     assert written['versions']['tensorflow']
     assert written['command'].startswith('-m tools.bench RTE --model')
     assert (tmp_path / 'out.md').read_text().startswith('| task | precision | examples/s |')
+    assert 0 <= row['others'] < 1
     assert 'RTE float32 1/1 ours: ' in capsys.readouterr().out
 
 
@@ -106,6 +107,14 @@ def test_ratios_are_medians_within_each_alternation(made_up, capsys):
     assert both.splitlines()[-1] == '| CoLA | float32 | peak GiB | 2 | 2 | 1 | 2 | 1 |'
 
 
+def test_busy_machines_are_named():
+    rows = [FIGURES | {'name': 'CoLA', 'precision': 'float32', 'repeat': i, 'who': 'ours', 'first_step': 1.0,
+                       'examples_per_second': 1.0, 'others': others} for i, others in enumerate((0.01, 0.4))]
+    assert ['other programs' in bench.line(row, 2) for row in rows] == [False, True]
+    assert 'Doubtful: other programs ran during 1 of 2 measurements and used up to 40.0 %' in bench.tables(rows)
+    assert 'Doubtful' not in bench.tables(rows[:1])
+
+
 def test_a_failed_measurement_costs_only_itself(made_up, capsys):
     made_up([100, 100, 100], {'longest': [50, None, 25], 'max': [None] * 3})
     assert bench.main(OPTIONS) == 1
@@ -123,7 +132,7 @@ def test_what_a_process_says(tmp_path):
     def run(code):
         return bench.run_child([sys.executable, '-c', code], {}, tmp_path)
 
-    assert run('import sys; open(sys.argv[2], "w").write("{\\"x\\": 1}")') == {'x': 1}
+    assert run('import sys; open(sys.argv[2], "w").write("{\\"x\\": 1}")')['x'] == 1
     assert run('raise ValueError("five")')['failed'].endswith('ValueError: five')
     assert run('pass')['failed'].startswith('exit status 0')        # no answer
     with pytest.raises(bench.BadInput, match='^no model$'):

@@ -75,6 +75,7 @@ def run_child(command, request, folder, environment=()):
     paths = [str(folder / name) for name in ('request.json', 'answer.json')]
     Path(paths[0]).write_text(json.dumps(request | {'started': time.time()}))
     Path(paths[1]).unlink(missing_ok=True)
+    began, used = time.time(), cpu_seconds()
     done = subprocess.run([*command, *paths], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           stdin=subprocess.DEVNULL, errors='replace', env=os.environ | dict(environment))
     if done.returncode == 2 and 'error: ' in done.stdout:
@@ -82,7 +83,17 @@ def run_child(command, request, folder, environment=()):
     if done.returncode or not Path(paths[1]).is_file():
         lines = '\n'.join(done.stdout.strip().splitlines()[-12:])
         return {'failed': f'exit status {done.returncode}: {lines}'}
-    return json.loads(Path(paths[1]).read_text())
+    others = max(0.0, cpu_seconds() - used) / (time.time() - began) / os.cpu_count()
+    return json.loads(Path(paths[1]).read_text()) | {'others': others}
+
+
+def cpu_seconds():
+    """CPU time that was used so far (or taken by a hypervisor), but for that of our own processes; 0 outside Linux."""
+    path, own = Path('/proc/stat'), os.times()
+    if not path.is_file():
+        return 0.0
+    times = [int(x) for x in path.read_text().split('\n', 1)[0].split()[1:9]]
+    return (sum(times) - sum(times[3:5])) / os.sysconf('SC_CLK_TCK') - own.children_user - own.children_system
 
 
 def ours(request, folder):
@@ -131,7 +142,12 @@ def line(row, repeats):
     used = f'utilisation {100 * row["utilisation"]:.0f} %, ' if 'utilisation' in row else ''
     return f'{start}: {number(row["examples_per_second"])} examples/s, {number(row["tokens_per_second"])} tokens/s, ' \
            f'{used}first step {row["first_step"]:.1f} s, peak {peak(row):.2f} GiB, ' \
-           f'evaluation {number(row["evaluation_examples_per_second"])} examples/s'
+           f'evaluation {number(row["evaluation_examples_per_second"])} examples/s{warning(row)}'
+
+
+def warning(row):
+    """What makes a measurement doubtful: other programs that ran meanwhile."""
+    return f'; other programs used {share(row["others"])} of the CPU' if row.get('others', 0) > 0.05 else ''
 
 
 def peak(row):
@@ -204,6 +220,11 @@ def tables(results):
                 rows[-1] += [number(median(results, figure, who=pad, **where)),
                              number(ratio(results, figure, pad, **where))]
         texts.append(markdown(rows))
+    doubtful = [row for row in results if warning(row)]
+    if doubtful:
+        most = max(row['others'] for row in doubtful)
+        texts.append(f'Doubtful: other programs ran during {len(doubtful)} of {len(results)} measurements and used up '
+                     f'to {share(most)} of the CPU.\n')
     return '\n'.join(texts)
 
 
@@ -212,9 +233,9 @@ def markdown(rows):
     return '\n'.join([lines[0], '|' + ' --- |' * len(rows[0]), *lines[1:]]) + '\n'
 
 
-def describe(results):
+def describe(results, command):
     """Where and with what this was measured."""
-    found = {'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}
+    found = {'command': command, 'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}
     for row in results:
         found |= {key: row[key] for key in ('device', 'cores') if key in row}
         found['versions'] = row.get('versions', {}) | found.get('versions', {})
@@ -289,16 +310,14 @@ def check_peer(python):
 def main(argv=None):
     """The command line. Returns 0, 1 where a measurement failed, 2 for bad input."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    results, load = [], os.getloadavg()[0] if hasattr(os, 'getloadavg') else 0.0
+    results = []
     try:
         options, knobs, work = settle(arguments)
-        if load > 0.5:
-            print(f'Note: this machine is busy (load {load:.1f}): what is measured now is worth little.')
         try:
             measure(options, knobs, work, results)
         finally:        # what there is, also after ctrl-C
             if results:
-                write(options, results, {'command': shlex.join(['-m', 'tools.bench', *arguments]), 'load': load})
+                write(options, results, shlex.join(['-m', 'tools.bench', *arguments]))
     except BadInput as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -307,8 +326,8 @@ def main(argv=None):
     return int(any('failed' in row for row in results))
 
 
-def write(options, results, start):
-    about, text = start | describe(results), tables(results)
+def write(options, results, command):
+    about, text = describe(results, command), tables(results)
     print(f'\n{text}', end='')
     if options.markdown:
         shown = ', '.join(f'{name} {version}' for name, version in about.get('versions', {}).items())
