@@ -1,0 +1,340 @@
+"""Measure speed and memory of tokenization, training and evaluation, alone or beside transformers on the same machine.
+
+    uv run -m tools.bench                                           # minilm on the nine tasks in datasets/
+    uv run -m tools.bench CoLA RTE --model bert-base-uncased --precision bfloat16
+    uv run -m tools.bench CoLA --peer PYTHON                        # an interpreter with torch and transformers
+    uv run -m tools.bench --length 32,64,128 --random bert_config.json      # random weights of these sizes
+    uv run -m tools.bench MNLI --steps 0 --json bench.json --markdown bench.md
+
+Tasks come first; every option of the scripts works here too (--batch-size, --data-dir, --limit, ...). Each measurement
+is a process of its own, so that its memory and its first step are those of a run. Training and evaluation are
+snippets.train and snippets.predict as the scripts call them; only the epoch is shorter: --steps batches, evenly spaced
+in the order of length, so that they cost what the epoch's batches cost on average. One step of every length goes ahead
+and is not timed. --length: made-up texts of exactly these lengths instead of a task.
+
+examples/s and tokens/s count no padding. first step, s: from the start of the process. peak GiB: of the process; on a
+GPU of its memory. of the forward rate: snippets.predict over the compiled forward pass on the same batches in memory.
+utilisation: 3 s (2 N + 4 L s h) FLOP for a sequence of s tokens, padding included (N weights of the dense layers, L
+layers of size h), over the rate of large matrix products on the same device in the same precision, just before and
+after the training.
+
+--peer: run_glue.py's training loop with the same weights, texts, batch size, dropout, clipping and schedule, random
+batches padded to the longest example of each ('longest') or all to 128 ('max', its default). As machines are faster
+now and slower then, ours and the peer's alternate --repeats times; a figure is the median of them, a ratio (ours over
+the peer's) the median of the ratios within each alternation.
+
+Exit status 0, 1 where a measurement failed, 2 for bad input.
+"""
+
+import dataclasses
+import difflib
+import itertools
+import json
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import config  # and nothing that imports TensorFlow: this process only waits
+from config import knob
+
+FOLDERS = {folder.replace('-', ''): folder for folder in config.DOWNLOADS if folder != 'diagnostic'}    # of the tasks
+PRECISIONS = config.Knobs.__dataclass_fields__['precision'].metadata['choices']
+PADS = ('longest', 'max')
+
+
+@dataclasses.dataclass
+class Options(config.Knobs):
+    """The scripts' knobs, two of them with another default, and what only this tool has."""
+    model: str = knob('minilm', 'a folder or a name, as in the scripts')
+    precision: str = knob('float32,bfloat16', f'some of {", ".join(PRECISIONS)}')
+    random: str = knob('', 'random weights for the sizes in this json configuration, in place of a model')
+    length: str = knob('', 'made-up texts of these numbers of tokens, separated by commas, in place of tasks')
+    steps: int = knob(60, 'steps of training that are timed; 0: the whole epoch', 0)
+    repeats: int = knob(3, 'how often everything is measured', 1)
+    peer: str = knob('', 'a Python that has torch and transformers, to be measured in alternation')
+    peer_pad: str = knob('longest,max', 'how the peer pads')
+    json: str = knob('', 'write everything into this file')
+    markdown: str = knob('', 'write the tables into this file')
+
+
+class BadInput(Exception):
+    """Something the user can mend; exit status 2."""
+
+
+# ---- Processes ------------------------------------------------------------------------------------------------------
+
+
+def run_child(command, request, folder, environment=()):
+    """The answer of a process that is given two file names, or {'failed': its last lines}. Raises BadInput."""
+    paths = [str(folder / name) for name in ('request.json', 'answer.json')]
+    Path(paths[0]).write_text(json.dumps(request | {'started': time.time()}))
+    Path(paths[1]).unlink(missing_ok=True)
+    began, used = time.time(), cpu_seconds()
+    done = subprocess.run([*command, *paths], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          stdin=subprocess.DEVNULL, errors='replace', env=os.environ | dict(environment))
+    if done.returncode == 2 and 'error: ' in done.stdout:
+        raise BadInput(done.stdout[done.stdout.rindex('error: ') + 7:].strip())
+    if done.returncode or not Path(paths[1]).is_file():
+        lines = '\n'.join(done.stdout.strip().splitlines()[-12:])
+        return {'failed': f'exit status {done.returncode}: {lines}'}
+    others = max(0.0, cpu_seconds() - used) / (time.time() - began) / os.cpu_count()
+    return json.loads(Path(paths[1]).read_text()) | {'others': others}
+
+
+def cpu_seconds():
+    """CPU time that was used so far (or taken by a hypervisor), but for that of our own processes; 0 outside Linux."""
+    path, own = Path('/proc/stat'), os.times()
+    if not path.is_file():
+        return 0.0
+    times = [int(x) for x in path.read_text().split('\n', 1)[0].split()[1:9]]
+    return (sum(times) - sum(times[3:5])) / os.sysconf('SC_CLK_TCK') - own.children_user - own.children_system
+
+
+def ours(request, folder):
+    path = os.pathsep.join(filter(None, [str(config.ROOT), os.environ.get('PYTHONPATH')]))
+    return run_child([sys.executable, '-m', 'tools.bench_ours'], request, folder, {'PYTHONPATH': path})
+
+
+def peer(python, request, folder):
+    return run_child([python, str(Path(__file__).with_name('bench_peer.py'))], request, folder)
+
+
+# ---- The measurements -----------------------------------------------------------------------------------------------
+
+
+def measure(options, knobs, work, results):
+    """Add to `results` one {'name', 'precision', 'repeat', 'who', figures...} after the other."""
+    evaluation_steps = -(-options.steps // 6)       # of evaluation batches, which are larger, and cost a third
+    common = {'steps': options.steps, 'evaluation_steps': evaluation_steps}
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        ready = ours(common | {'work': work, 'knobs': knobs, 'random': options.random, 'folder': str(folder),
+                               'peer': bool(options.peer)}, folder)
+        if 'failed' in ready:
+            results.append({'name': 'preparation', 'precision': '', 'repeat': 0, 'who': 'ours'} | ready)
+            print(f'preparation failed: {ready["failed"]}')
+            return
+        for one, precision in itertools.product(work, options.precision):
+            for repeat in range(options.repeats):
+                for who in ('ours', *(pad for pad in options.peer_pad if not one['length'] or pad == 'longest')):
+                    if who == 'ours':
+                        answer = ours(common | one | {'knobs': knobs | {
+                            'model': ready['model'], 'precision': precision}}, folder)
+                    else:       # padded to 128, all steps cost the same, and so fewer do
+                        fewer = {name: -(-steps // 4) for name, steps in common.items()} if who == 'max' else common
+                        answer = peer(options.peer, fewer | {'file': ready['peer'][one['name']], 'pad': who,
+                                                             'precision': precision, 'repeat': repeat}, folder)
+                    results.append({'name': one['name'], 'precision': precision, 'repeat': repeat, 'who': who} | answer)
+                    print(line(results[-1], options.repeats), flush=True)
+
+
+def line(row, repeats):
+    start = f'{row["name"]} {row["precision"]} {row["repeat"] + 1}/{repeats} ' + (
+        'ours' if row['who'] == 'ours' else f'peer {row["who"]}')
+    if 'failed' in row:
+        return f'{start}: failed, {row["failed"]}'
+    used = f'utilisation {100 * row["utilisation"]:.0f} %, ' if 'utilisation' in row else ''
+    return f'{start}: {number(row["examples_per_second"])} examples/s, {number(row["tokens_per_second"])} tokens/s, ' \
+           f'{used}first step {row["first_step"]:.1f} s, peak {peak(row):.2f} GiB, ' \
+           f'evaluation {number(row["evaluation_examples_per_second"])} examples/s{warning(row)}'
+
+
+def warning(row):
+    """What makes a measurement doubtful: other programs that ran meanwhile."""
+    return f'; other programs used {share(row["others"])} of the CPU' if row.get('others', 0) > 0.05 else ''
+
+
+def peak(row):
+    return row.get('gpu_peak_gib', row['peak_gib'])
+
+
+# ---- Tables ---------------------------------------------------------------------------------------------------------
+
+
+def median(results, figure, **where):
+    """The median of a figure (a name or a function of a row) over the repeats; None where there is none."""
+    get = figure if callable(figure) else lambda row: row[figure]
+    found = [get(row) for row in results if 'failed' not in row and all(row[k] == v for k, v in where.items())]
+    return statistics.median(found) if found and None not in found else None
+
+
+def ratio(results, figure, pad, **where):
+    """Ours over the peer's: the median of the ratios within each alternation."""
+    found = []
+    for repeat in sorted({row['repeat'] for row in results}):
+        pair = [median(results, figure, who=who, repeat=repeat, **where) for who in ('ours', pad)]
+        if None not in pair:
+            found.append(pair[0] / pair[1])
+    return statistics.median(found) if found else None
+
+
+def number(value):
+    """Three digits, or all that stand before the point."""
+    return '' if value is None else f'{value:,.0f}' if abs(value) >= 100 else f'{value:.3g}'
+
+
+def share(value):
+    return '' if value is None else f'{100 * value:.1f} %'
+
+
+TRAINING = [        # heading, figure, how it is written
+    ('examples/s', 'examples_per_second', number), ('tokens/s', 'tokens_per_second', number),
+    ('steps/s', 'steps_per_second', number), ('utilisation', 'utilisation', share), ('padding', 'padding', share),
+    ('lengths', lambda row: len(row['lengths']), number), ('waiting for input', 'waiting', share),
+    ('traces', 'traces', number), ('first step, s', 'first_step', number), ('of fit', 'first_step_of_fit', number),
+    ('peak GiB', peak, number)]
+OTHER = [
+    ('evaluation examples/s', 'evaluation_examples_per_second', number),
+    ('tokens/s', 'evaluation_tokens_per_second', number),
+    ('of the forward rate', 'evaluation_of_forward', share), ('dev padding', 'dev_padding', share),
+    ('tokenization examples/s', 'tokenization_examples_per_second', number),
+    ('tokens/s', 'tokenization_tokens_per_second', number)]
+BOTH = [('training examples/s', 'examples_per_second'), ('training tokens/s', 'tokens_per_second'),
+        ('evaluation examples/s', 'evaluation_examples_per_second'),
+        ('tokenization examples/s', 'tokenization_examples_per_second'), ('peak GiB', peak)]
+
+
+def tables(results):
+    """Our figures, of training and of the rest, and ours beside the peer's, as Markdown."""
+    groups = list(dict.fromkeys((row['name'], row['precision']) for row in results if row['precision']))
+    pads = [pad for pad in PADS if any(row['who'] == pad for row in results)]
+    texts = []
+    for columns in (TRAINING, OTHER):
+        rows = [['task', 'precision', *(heading for heading, _, _ in columns)]]
+        for name, precision in groups:
+            where = {'name': name, 'precision': precision, 'who': 'ours'}
+            rows.append([name, precision, *(show(median(results, figure, **where)) for _, figure, show in columns)])
+        texts.append(markdown(rows))
+    if pads:
+        rows = [['task', 'precision', '', 'ours', *(x for pad in pads for x in (f'peer, {pad}', 'ratio'))]]
+        for (name, precision), (heading, figure) in itertools.product(groups, BOTH):
+            where = {'name': name, 'precision': precision}
+            rows.append([name, precision, heading, number(median(results, figure, who='ours', **where))])
+            for pad in pads:
+                rows[-1] += [number(median(results, figure, who=pad, **where)),
+                             number(ratio(results, figure, pad, **where))]
+        texts.append(markdown(rows))
+    doubtful = [row for row in results if warning(row)]
+    if doubtful:
+        most = max(row['others'] for row in doubtful)
+        texts.append(f'Doubtful: other programs ran during {len(doubtful)} of {len(results)} measurements and used up '
+                     f'to {share(most)} of the CPU.\n')
+    return '\n'.join(texts)
+
+
+def markdown(rows):
+    lines = [f'| {" | ".join(row)} |' for row in rows]
+    return '\n'.join([lines[0], '|' + ' --- |' * len(rows[0]), *lines[1:]]) + '\n'
+
+
+def describe(results, command):
+    """Where and with what this was measured."""
+    found = {'command': command, 'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}
+    for row in results:
+        found |= {key: row[key] for key in ('device', 'cores') if key in row}
+        found['versions'] = row.get('versions', {}) | found.get('versions', {})
+    git = ['git', '-C', str(config.ROOT)]
+    with_git = shutil.which('git') and (config.ROOT / '.git').exists()
+    if with_git and (commit := subprocess.run([*git, 'rev-parse', 'HEAD'], capture_output=True, text=True)).stdout:
+        changed = subprocess.run([*git, 'status', '--porcelain', '-uno'], capture_output=True, text=True).stdout
+        found['commit'] = commit.stdout.strip() + ', changed' * bool(changed)
+    return found
+
+
+# ---- The command line -----------------------------------------------------------------------------------------------
+
+
+def settle(arguments):
+    """The tool's own options, the knobs of the command line, and the work: [{'name', 'script', 'length'}]."""
+    tasks = list(itertools.takewhile(lambda one: not one.startswith('-'), arguments))
+    defaults = Options('tools/bench')
+    given = config.parse_args(defaults, __doc__, arguments[len(tasks):])
+    own = {field.name for field in dataclasses.fields(Options)} - {
+        field.name for field in dataclasses.fields(config.Knobs)} | {'precision'}
+    options = dataclasses.replace(defaults, task='tools/bench', **{k: v for k, v in given.items() if k in own})
+    knobs = {'model': defaults.model} | {name: value for name, value in given.items() if name not in own}
+
+    names = [task.replace('-', '') for task in tasks]
+    for task, name in zip(tasks, names, strict=True):
+        if name not in FOLDERS:
+            close = difflib.get_close_matches(name, FOLDERS, 1)
+            raise BadInput(f'{task}: none of the tasks {", ".join(FOLDERS)}.' + (
+                f' Did you mean {close[0]}?' if close else ''))
+    for name, choices in (('precision', PRECISIONS), ('peer_pad', PADS)):
+        chosen = list(dict.fromkeys(getattr(options, name).split(',')))
+        if not set(chosen) <= set(choices):
+            raise BadInput(f'--{name.replace("_", "-")} {getattr(options, name)}: not some of {", ".join(choices)}.')
+        setattr(options, name, chosen)
+    if options.random and 'model' in given and not given.get('demo'):
+        raise BadInput('--random and --model: choose one of them.')
+    if options.length:
+        if tasks:
+            raise BadInput('--length stands in place of tasks: choose one of them.')
+        if not all(length.isdecimal() and 8 <= int(length) <= 512 for length in options.length.split(',')):
+            raise BadInput(f'--length {options.length}: numbers from 8 to 512, separated by commas, are expected.')
+        work = [{'name': f'{length} tokens', 'script': 'CoLA', 'length': int(length)}
+                for length in options.length.split(',')]
+    else:
+        work = [{'name': name, 'script': name, 'length': 0} for name in dict.fromkeys(names or FOLDERS)]
+        root = Path(knobs.get('data_dir', config.Knobs.data_dir))
+        missing = [FOLDERS[one['name']] for one in work if not (root / FOLDERS[one['name']]).is_dir()]
+        if missing:
+            raise BadInput(f'{root / missing[0]}: no such folder. Fetch the data with `uv run -m tools.download '
+                           f'{" ".join(missing)}`, name the folder of GLUE with --data-dir, or try --demo.')
+    for path in filter(None, (options.json, options.markdown)):
+        if not Path(path).absolute().parent.is_dir():
+            raise BadInput(f'{path}: its folder does not exist.')
+    if options.peer:
+        check_peer(options.peer)
+    else:
+        options.peer_pad = []
+    return options, knobs, work
+
+
+def check_peer(python):
+    if not shutil.which(python):
+        raise BadInput(f'--peer {python}: no such program. Name a Python that has torch and transformers.')
+    program = 'import importlib.util as u; print(*(x for x in ("torch", "transformers") if not u.find_spec(x)))'
+    done = subprocess.run([python, '-c', program], capture_output=True, text=True)
+    if done.returncode or done.stdout.strip():
+        raise BadInput(f'--peer {python}: it has no {" and no ".join(done.stdout.split()) or "working Python"}. Name a '
+                       'Python that has torch and transformers.')
+
+
+def main(argv=None):
+    """The command line. Returns 0, 1 where a measurement failed, 2 for bad input."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    results = []
+    try:
+        options, knobs, work = settle(arguments)
+        try:
+            measure(options, knobs, work, results)
+        finally:        # what there is, also after ctrl-C
+            if results:
+                write(options, results, shlex.join(['-m', 'tools.bench', *arguments]))
+    except BadInput as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return int(any('failed' in row for row in results))
+
+
+def write(options, results, command):
+    about, text = describe(results, command), tables(results)
+    print(f'\n{text}', end='')
+    if options.markdown:
+        shown = ', '.join(f'{name} {version}' for name, version in about.get('versions', {}).items())
+        Path(options.markdown).write_text(f'{text}\n{about.get("device")}, {about.get("cores")} cores; {shown}.\n')
+    if options.json:
+        Path(options.json).write_text(json.dumps(about | {'measurements': results}, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""This project's side of tools.bench: one measurement in a process of its own, or what all of them need beforehand.
+
+    python -m tools.bench_ours REQUEST ANSWER       # two json files; tools.bench writes the first and reads the second
+"""
+
+import importlib
+import itertools
+import json
+import platform
+import re
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import config
+import snippets
+from checkpoints import UserError, load_tokenizer, open_model, read_json, status_of, write_json
+from snippets import GPUS, Example, keras, tf
+
+PAIR = (tf.TensorSpec((None, None), tf.int32),) * 2     # ids and segment ids
+PEER_EXAMPLES = 20000       # that the peer gets of a larger training file: it draws its batches at random
+SENTENCE = 'Sailors rode the breeze, unhurried.'        # that both tokenizers must cut in the same way
+
+
+# ---- What is measured -----------------------------------------------------------------------------------------------
+
+
+def settle(request):
+    """The script and the knobs of a measurement, as snippets.launch settles them."""
+    script, given = importlib.import_module(request['script']), request['knobs']
+    model = given['model']
+    recipe = config.MODELS[model].recipe if model in config.MODELS else \
+        open_model(model, given.get('model_dir', config.Knobs.model_dir)).recipe
+    length = {'maxlen': request['length']} if request['length'] else {}
+    return script, script.knobs.for_recipe(recipe, given | length | {'epochs': 1, 'cache': False})
+
+
+def examples_of(request, script, knobs, split):
+    """The rows of 'train' or 'dev'; where a length is asked for, made-up texts that have it."""
+    if not request['length']:
+        return script.load_data(knobs, split)
+    checkpoint = open_model(knobs.model, knobs.model_dir)
+    vocabulary = load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size'])[0].get_vocab()
+    words = sorted(token for token in vocabulary if re.fullmatch('[a-z]+', token))       # one token each
+    steps, size = (request['steps'], knobs.batch_size) if split == 'train' else (
+        request['evaluation_steps'], knobs.eval_batch_size)
+    random = np.random.default_rng([knobs.seed, split == 'train'])
+    return [Example('', i, i, ' '.join(random.choice(words, request['length'] - 2)), None,
+                    i % len(knobs.labels)) for i in range(((steps or 20) + 4) * size)]     # the peer skips 3 steps
+
+
+def train_flop(settings, length):
+    """Floating point operations of the matrix products that training takes for one sequence of this length, padding
+    included: 3 * s * (2 N + 4 L s h). N: weights of the dense layers that every token goes through (without the
+    embeddings, and biases); L layers of size h; forward 1, backward 2."""
+    hidden, inner, layers = settings['hidden_size'], settings['intermediate_size'], settings['num_hidden_layers']
+    embedding = settings.get('embedding_size', hidden)
+    weights = layers * (4 * hidden * hidden + 2 * hidden * inner) + embedding * hidden * (embedding != hidden)
+    return 3 * length * (2 * weights + 4 * layers * length * hidden)
+
+
+def stratified(batches, lengths, steps, seed=0):
+    """`steps` of the batches (arrays of rows), evenly spaced in the order of their mean length, shuffled; 0: all."""
+    order = np.argsort([lengths[rows].mean() for rows in batches], kind='stable')
+    if 0 < steps < len(batches):
+        order = order[((np.arange(steps) + 0.5) * len(batches) / steps).astype(int)]
+    return [batches[i] for i in np.random.default_rng(seed).permutation(order)]
+
+
+def widest_first(batches, widths):
+    """One batch of every width, the widest first."""
+    return [batches[i] for i in np.unique(widths, return_index=True)[1][::-1]]
+
+
+def product_rate(kind):
+    """FLOP/s of matrix products in this type on this device: the best of several."""
+    size, times = (8192, 8) if GPUS else (2048, 1)
+    a = tf.cast(tf.random.stateless_normal((size, size), (0, 1)), kind)
+    seconds = []
+    for _ in range(8):
+        began = time.perf_counter()
+        for _ in range(times):
+            b = tf.matmul(a, a)
+        b[0, 0].numpy()         # waits for the device
+        seconds.append((time.perf_counter() - began) / times)
+    return 2 * size ** 3 / min(seconds)
+
+
+def peaks():
+    """The largest memory so far of this process, and of the GPU, in GiB."""
+    unit = 1 if sys.platform == 'darwin' else 1024
+    found = {'peak_gib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+    return found | ({'gpu_peak_gib': tf.config.experimental.get_memory_info('GPU:0')['peak'] / 2**30} if GPUS else {})
+
+
+class Clock(snippets.Monitor):
+    """Takes the time where a Monitor scores dev and writes files; `warm` steps are left out of the rate."""
+
+    def __init__(self, warm, steps, *args):
+        super().__init__(*args)
+        self.warm, self.steps, self.first_step, self.begun = warm, steps, None, None
+
+    def now(self, done):
+        self.model.optimizer.iterations.numpy()     # waits for the device
+        return {'time': time.time(), 'waited': float(self.train_data.waited.numpy()), 'done': done}
+
+    def on_train_begin(self, logs=None):
+        self.fit_began = time.time()
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+        if self.first_step is None:
+            self.first_step = self.now(batch + 1)['time']
+        if self.begun is None and batch + 1 >= self.warm:
+            self.begun = self.now(batch + 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.ended, self.best_weights = self.now(self.steps), snippets.named_weights(self.model)
+
+    def report(self):
+        pass
+
+
+# ---- A measurement --------------------------------------------------------------------------------------------------
+
+
+def measure(request):
+    """{figure: value} of tokenization, training and evaluation, by the functions that the scripts call."""
+    script, knobs = settle(request)
+    keras.utils.set_random_seed(knobs.seed)
+    examples = {split: examples_of(request, script, knobs, split) for split in ('train', 'dev')}
+    checkpoint = open_model(knobs.model, knobs.model_dir)
+    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size'])
+    began = time.perf_counter()
+    train_data = snippets.token_ids(tokenizer, knobs.maxlen, examples['train'])
+    seconds, tokens = time.perf_counter() - began, int(train_data.lengths.sum())
+    found = {'tokenization_examples_per_second': len(train_data) / seconds,
+             'tokenization_tokens_per_second': tokens / seconds}
+    dev_data = snippets.tokenize(knobs, examples['dev'])
+    model = script.build_model(knobs, len(train_data))
+    with tempfile.TemporaryDirectory() as folder:
+        knobs.runs_dir = knobs.results_dir = folder
+        found |= train(request, knobs, model, train_data, dev_data)
+    found |= evaluate(knobs, model, dev_data, request['evaluation_steps'])
+    device = tf.config.experimental.get_device_details(GPUS[0]).get('device_name', GPUS[0].name) if GPUS else None
+    about = snippets.run_config(knobs)
+    return found | {'device': device or cpu(), 'cores': about['cores'], 'versions': about['versions']}
+
+
+def train(request, knobs, model, data, dev_data):
+    """The figures of snippets.train, which is given only some of the epoch's batches."""
+    batches = data.shuffled(knobs.seed, 0, knobs.batch_size)
+    lengths = data.fewest_lengths(batches)      # from all of them, as ever
+    chosen = stratified(batches, data.lengths, request['steps'], knobs.seed)
+    warm = widest_first(chosen, [data.batch(rows, lengths)[0].shape[1] for rows in chosen])
+    while len(warm) % getattr(knobs, 'steps_per_execution', 1):
+        warm.append(warm[-1])
+    data.fewest_lengths, data.shuffled = lambda batches: lengths, lambda *_: warm + chosen
+    clock = Clock(len(warm), len(warm + chosen), knobs, data, dev_data, script_score)
+    snippets.Monitor = lambda *_: clock
+    kind = knobs.precision
+    began = time.time()
+    rates = [product_rate(kind)]
+    not_ours = time.time() - began
+    if GPUS:
+        tf.config.experimental.reset_memory_stats('GPU:0')
+    snippets.train(knobs, model, data, dev_data, script_score)
+    found = peaks()
+    rates.append(product_rate(kind))
+
+    timed = (warm + chosen)[clock.begun['done']:]
+    seconds = clock.ended['time'] - clock.begun['time']
+    settings = open_model(knobs.model, knobs.model_dir).config
+    flop = sum(len(rows) * train_flop(settings, data.batch(rows, lengths)[0].shape[1]) for rows in timed)
+    sizes = np.array([data.batch(rows, lengths)[0].shape for rows in batches])      # of the whole epoch
+    count = getattr(model.train_function, 'experimental_get_tracing_count', lambda: None)
+    return found | {
+        'examples_per_second': sum(map(len, timed)) / seconds, 'steps_per_second': len(timed) / seconds,
+        'tokens_per_second': int(sum(data.lengths[rows].sum() for rows in timed)) / seconds,
+        'steps': len(timed), 'seconds': seconds, 'padding': 1 - data.lengths.sum() / sizes.prod(1).sum(),
+        'lengths': np.unique(sizes[:, 1]).tolist(),
+        'waiting': (clock.ended['waited'] - clock.begun['waited']) / seconds, 'traces': count(),
+        'first_step': clock.first_step - request['started'] - not_ours,
+        'first_step_of_fit': clock.first_step - clock.fit_began, 'warm_up': clock.begun['time'] - clock.fit_began,
+        'product_rates': rates, 'utilisation': flop / seconds / np.mean(rates)}
+
+
+def script_score(logits, examples):
+    raise AssertionError('a Clock does not score')
+
+
+def evaluate(knobs, model, data, steps):
+    """The figures of snippets.predict on (a part of) dev, beside those of the forward pass on the same batches."""
+    def widths_of(data):
+        stream, order = data.batches(knobs.eval_batch_size, knobs.lengths)
+        inputs = [one for one, in stream]
+        at = np.cumsum([0, *(ids.shape[0] for ids, _ in inputs)])
+        return inputs, [order[i:j] for i, j in itertools.pairwise(at)], [ids.shape[1] for ids, _ in inputs]
+
+    def part(batches):
+        return snippets.tokenize(knobs, [data.examples[i] for i in np.concatenate(batches)])
+
+    _, batches, widths = widths_of(data)
+    size = sum(len(rows) * width for rows, width in zip(batches, widths, strict=True))
+    found = {'dev_padding': 1 - data.lengths.sum() / size}
+    warm, data = part(widest_first(batches, widths)), part(stratified(batches, data.lengths, steps))
+    inputs, _, widths = widths_of(data)
+    forward = tf.function(lambda *pair: model(list(pair), training=False), input_signature=PAIR,
+                          jit_compile=model.jit_compile)
+    snippets.predict(knobs, model, warm)
+    for pair in widest_first(inputs, widths):
+        forward(*pair)
+    seconds = np.zeros(2)
+    for _ in range(2):      # in alternation
+        began = time.perf_counter()
+        snippets.predict(knobs, model, data)
+        middle = time.perf_counter()
+        for output in [forward(*pair) for pair in inputs]:
+            output.numpy()
+        seconds += middle - began, time.perf_counter() - middle
+    return found | {'evaluation_examples_per_second': 2 * len(data) / seconds[0],
+                    'evaluation_tokens_per_second': 2 * int(data.lengths.sum()) / seconds[0],
+                    'evaluation_of_forward': seconds[1] / seconds[0]}
+
+
+def cpu():
+    path = Path('/proc/cpuinfo')
+    found = re.search(r'^model name\s*: (.*)', path.read_text() if path.is_file() else '', re.M)
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+# ---- Beforehand -----------------------------------------------------------------------------------------------------
+
+
+def prepare(request):
+    """Open the model and read every file, so that bad input is found before anything is measured; make random weights
+    (random) and what the peer needs (peer) in request['folder']: {'model': ..., 'peer': {name: file}}."""
+    from tools.align import random_model  # not above: a measurement imports what a script does
+    folder, knobs = Path(request['folder']), request['knobs']
+    if request['random']:
+        knobs['model'] = str(random_model(request['random'], folder / 'random'))
+        vocabulary = (open_model('minilm', '').folder / 'vocab.txt').read_bytes()       # BERT's own, uncased
+        size = len(vocabulary.splitlines())
+        if read_json(request['random'])['vocab_size'] == size:
+            (folder / 'random' / 'vocab.txt').write_bytes(vocabulary)
+        elif not all(one['length'] for one in request['work']):
+            raise UserError(f"{request['random']}: only a model with BERT's uncased vocabulary of {size} tokens can "
+                            "read a task's texts. Choose --length.")
+    common = peer_model(request, folder) if request['peer'] else None
+    files = {}
+    for one in request['work']:
+        script, settled = settle(request | one)
+        examples = {split: examples_of(request | one, script, settled, split) for split in ('train', 'dev')}
+        if common:
+            train, most = examples['train'], max(PEER_EXAMPLES, (request['steps'] + 9) * settled.batch_size)
+            if request['steps'] and len(train) > most:
+                train = [train[i] for i in np.random.default_rng(settled.seed).permutation(len(train))[:most]]
+            files[one['name']] = str(folder / f'peer-{len(files)}.json')
+            write_json(Path(files[one['name']]), common | {
+                name: getattr(settled, name) for name in ('batch_size', 'eval_batch_size', 'maxlen', 'learning_rate',
+                                                          'weight_decay', 'epsilon', 'clip_norm', 'dropout', 'warmup')
+            } | {'labels': len(settled.labels) or 1, 'examples': len(examples['train'])} | {
+                split: [(x.text_a, x.text_b, x.label) for x in rows]
+                for split, rows in (('train', train), ('dev', examples['dev']))})
+    return {'model': knobs['model'], 'peer': files}
+
+
+def peer_model(request, folder):
+    """The weights in Hugging Face's layout, and a tokenizer made of the vocabulary alone."""
+    from tools.convert import convert
+    name, model_dir = request['knobs']['model'], request['knobs'].get('model_dir', config.Knobs.model_dir)
+    checkpoint = open_model(name, model_dir)
+    source = checkpoint.folder
+    if checkpoint.layout == 'Google' or checkpoint.task:
+        source = folder / 'converted'
+        convert(name, source, model_dir)
+    tokenizer, *_ = load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size'])
+    (folder / 'tokenizer').mkdir()
+    (folder / 'tokenizer' / 'vocab.txt').write_bytes((checkpoint.folder / 'vocab.txt').read_bytes())
+    write_json(folder / 'tokenizer' / 'config.json', {'model_type': 'bert'})
+    write_json(folder / 'tokenizer' / 'tokenizer_config.json', {
+        'tokenizer_class': 'BertTokenizer', 'do_lower_case': tokenizer.normalizer.lowercase})
+    return {'model': str(source.resolve()), 'tokenizer': str(folder / 'tokenizer'), 'sentence': SENTENCE,
+            'sentence_ids': tokenizer.encode(SENTENCE, add_special_tokens=False).ids,
+            'tf32': tf.config.experimental.tensor_float_32_execution_enabled()}
+
+
+def main(request, answer):
+    request = json.loads(Path(request).read_text())
+    write_json(Path(answer), (prepare if 'work' in request else measure)(request))
+
+
+if __name__ == '__main__':
+    sys.exit(status_of(main, *sys.argv[1:]))

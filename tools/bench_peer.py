@@ -1,0 +1,127 @@
+"""The transformers side of tools.bench: needs torch and transformers, and nothing of this project.
+
+    python bench_peer.py REQUEST ANSWER         # two json files; tools.bench writes the first and reads the second
+
+A training loop as run_glue.py's: random batches, padded to the longest example of each ('longest') or to 128 ('max',
+its default), AdamW, clipping, a linear schedule, torch.autocast for 16 bits.
+"""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+SKIP, MAX = 3, 128      # the first steps, which are not timed; run_glue.py's --max_seq_length
+CUDA = torch.cuda.is_available()
+
+
+def now():
+    if CUDA:
+        torch.cuda.synchronize()
+    return time.time()
+
+
+def tokenize(tokenizer, rows, request):
+    """One {'input_ids': ..., 'label': ...} an example."""
+    pairs = [row[1] for row in rows] if rows[0][1] is not None else None
+    longest = {'max_length': request['maxlen']} if request['pad'] == 'longest' else \
+        {'max_length': max(MAX, request['maxlen']), 'padding': 'max_length'}
+    columns = dict(tokenizer([row[0] for row in rows], pairs, truncation=True, **longest))
+    return [dict(zip(columns, values, strict=True)) | {'label': row[2]}
+            for row, *values in zip(rows, *columns.values(), strict=True)]
+
+
+def main(request_path, answer_path):
+    request = json.loads(Path(request_path).read_text())
+    request |= json.loads(Path(request['file']).read_text())
+    if CUDA and request['tf32']:
+        torch.set_float32_matmul_precision('high')      # as TensorFlow does
+    torch.manual_seed(request['repeat'])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(request['tokenizer'])
+    if tokenizer(request['sentence'], add_special_tokens=False)['input_ids'] != request['sentence_ids']:
+        raise SystemExit('this transformers cuts words into other tokens than the vocabulary says')
+    began = time.time()
+    train = tokenize(tokenizer, request['train'], request)
+    seconds = time.time() - began
+    answer = {'tokenization_examples_per_second': len(train) / seconds,
+              'tokenization_tokens_per_second': sum(sum(row['attention_mask']) for row in train) / seconds}
+    device = torch.device('cuda' if CUDA else 'cpu')
+    settings = transformers.AutoConfig.from_pretrained(request['model'], num_labels=request['labels'])
+    for name in ('classifier_dropout', 'classifier_dropout_prob', 'seq_classif_dropout'):
+        if hasattr(settings, name):
+            setattr(settings, name, request['dropout'])
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        request['model'], config=settings, dtype=torch.float32).to(device)
+
+    def collate(rows):
+        batch = tokenizer.pad([{k: v for k, v in row.items() if k != 'label'} for row in rows], return_tensors='pt')
+        if model.config.model_type == 'distilbert':
+            batch.pop('token_type_ids')
+        return {k: v.to(device) for k, v in batch.items()}, torch.tensor([row['label'] for row in rows], device=device)
+
+    def forward(inputs, **labels):
+        with torch.autocast(device.type, getattr(torch, request['precision']), request['precision'] != 'float32'):
+            return model(**inputs, **labels)
+
+    optimizer = torch.optim.AdamW(model.parameters(), request['learning_rate'], eps=request['epsilon'],
+                                  weight_decay=request['weight_decay'])
+    steps = -(-request['examples'] // request['batch_size'])
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, int(request['warmup'] * steps), steps)
+    rows = np.random.default_rng(request['repeat']).permutation(len(train))
+    batches = [rows[i:i + request['batch_size']] for i in range(0, len(rows), request['batch_size'])]
+    if request['steps']:
+        batches = batches[:SKIP + request['steps']]
+    if len(batches) <= SKIP:
+        raise SystemExit(f'{len(batches)} batches are too few: the first {SKIP} are not timed')
+    model.train()
+    fit_began, size = now(), 0
+    for number, (inputs, labels) in enumerate(torch.utils.data.DataLoader(
+            train, batch_sampler=batches, collate_fn=collate)):
+        forward(inputs, labels=labels).loss.backward()
+        if request['clip_norm']:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), request['clip_norm'])
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if number == 0:
+            first = now()
+        if number + 1 == SKIP:
+            began = now()
+        elif number >= SKIP:
+            size += inputs['input_ids'].numel()
+    seconds, timed = now() - began, np.concatenate(batches[SKIP:])
+    tokens = sum(sum(train[i]['attention_mask']) for i in timed)
+    unit = 1 if sys.platform == 'darwin' else 1024
+    answer |= {
+        'examples_per_second': len(timed) / seconds, 'tokens_per_second': tokens / seconds,
+        'steps_per_second': (len(batches) - SKIP) / seconds, 'steps': len(batches) - SKIP, 'seconds': seconds,
+        'padding': 1 - tokens / size, 'first_step': first - request['started'], 'first_step_of_fit': first - fit_began,
+        'peak_gib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+    if CUDA:
+        answer['gpu_peak_gib'] = torch.cuda.max_memory_allocated() / 2**30
+
+    model.eval()
+    size, dev = request['eval_batch_size'], request['dev']
+    starts = np.arange(0, len(dev), size)       # in the order of the file
+    if 0 < request['evaluation_steps'] < len(starts):
+        starts = starts[np.linspace(0, len(starts) - 1, request['evaluation_steps']).astype(int)]
+    dev = [tokenize(tokenizer, dev[i:i + size], request) for i in starts]
+    with torch.no_grad():
+        forward(collate(dev[0])[0])
+        began = now()
+        for rows in dev:
+            forward(collate(rows)[0]).logits.float().cpu().numpy()
+        seconds = now() - began
+    answer |= {'evaluation_examples_per_second': sum(map(len, dev)) / seconds,
+               'evaluation_tokens_per_second': sum(sum(x['attention_mask']) for rows in dev for x in rows) / seconds,
+               'versions': {'torch': torch.__version__, 'transformers': transformers.__version__}}
+    Path(answer_path).write_text(json.dumps(answer))
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])
