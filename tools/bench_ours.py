@@ -20,8 +20,8 @@ import config
 import snippets
 from checkpoints import UserError, load_tokenizer, open_model, read_json, status_of, write_json
 from snippets import GPUS, Example, keras, tf
+from tokens import PAIR
 
-PAIR = (tf.TensorSpec((None, None), tf.int32),) * 2     # ids and segment ids
 PEER_EXAMPLES = 20000       # that the peer gets of a larger training file: it draws its batches at random
 SENTENCE = 'Sailors rode the breeze, unhurried.'        # that both tokenizers must cut in the same way
 
@@ -36,7 +36,8 @@ def settle(request):
     recipe = config.MODELS[model].recipe if model in config.MODELS else \
         open_model(model, given.get('model_dir', config.Knobs.model_dir)).recipe
     length = {'maxlen': request['length']} if request['length'] else {}
-    return script, script.knobs.for_recipe(recipe, given | length | {'epochs': 1, 'cache': False})
+    knobs = script.knobs.for_recipe(recipe, given | length | {'epochs': 1, 'cache': False})
+    return script, snippets.for_device(knobs)
 
 
 def examples_of(request, script, knobs, split):
@@ -106,7 +107,7 @@ class Clock(snippets.Monitor):
 
     def now(self, done):
         self.model.optimizer.iterations.numpy()     # waits for the device
-        return {'time': time.time(), 'waited': float(self.train_data.waited.numpy()), 'done': done}
+        return {'time': time.time(), 'waited': self.train_data.waited, 'done': done}
 
     def on_train_begin(self, logs=None):
         self.fit_began = time.time()
@@ -157,7 +158,7 @@ def train(request, knobs, model, data, dev_data):
     lengths = data.fewest_lengths(batches)      # from all of them, as ever
     chosen = stratified(batches, data.lengths, request['steps'], knobs.seed)
     warm = widest_first(chosen, [data.batch(rows, lengths)[0].shape[1] for rows in chosen])
-    while len(warm) % getattr(knobs, 'steps_per_execution', 1):
+    while len(warm) % knobs.steps_per_execution:
         warm.append(warm[-1])
     data.fewest_lengths, data.shuffled = lambda batches: lengths, lambda *_: warm + chosen
     clock = Clock(len(warm), len(warm + chosen), knobs, data, dev_data, script_score)
