@@ -191,7 +191,8 @@ def test_an_interruption_leaves_no_process_behind(here, number):
         'leaderboard.POLL, leaderboard.PATIENCE = 0.05, 0.3; sys.exit(leaderboard.main())'
     tool = subprocess.Popen([sys.executable, '-c', code, 'CoLA', 'RTE', '--seeds=2', '--jobs=3'], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {
-                                'PYTHONPATH': str(Path(leaderboard.__file__).parents[1]), 'TMPDIR': str(here)})
+                                'PYTHONPATH': str(Path(leaderboard.__file__).parents[1]), 'TMPDIR': str(here)},
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))    # not so in background
     while len(diary(here)) < 6 and tool.poll() is None:
         time.sleep(0.01)
     time.sleep(0.05)
