@@ -123,7 +123,7 @@ class Knobs:
     seed: int = knob(42, 'of the new layers, the shuffling and the dropout', 0, 2**31 - 1)
     epochs: int = knob(3, 'passes over the training data', 1, 1000)
     batch_size: int = knob(32, 'examples in a training step', 1, 65536)
-    eval_batch_size: int = knob(128, 'examples in a step of evaluation or prediction', 1, 65536)
+    eval_batch_size: int = knob(None, 'examples in a step of evaluation or prediction; 32, on a GPU 128', 1, 65536)
     learning_rate: float = knob(None, 'the peak of the schedule', 1e-9, 1.0)
     schedule: str = knob(None, 'warm-up then linear decay, or the two multiplied', choices=('linear', 'multiplied'))
     warmup: float = knob(None, 'share of the steps in which the learning rate rises', 0.0, 1.0)

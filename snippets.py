@@ -485,13 +485,15 @@ def finished(knobs, folder):
 
 
 def for_device(knobs):
-    """These knobs with --precision and --jit as the device wants them."""
+    """These knobs with those settled that depend on the device: --precision, --jit, --eval-batch-size."""
     if knobs.precision == 'auto':
         capability = min((tf.config.experimental.get_device_details(gpu).get('compute_capability', (0, 0))
                           for gpu in GPUS), default=(0, 0))
         knobs.precision = 'bfloat16' if capability >= (8, 0) else 'float16' if capability >= (7, 0) else 'float32'
     if knobs.jit is None:
         knobs.jit = bool(GPUS)
+    if knobs.eval_batch_size is None:
+        knobs.eval_batch_size = 128 if GPUS else 32     # a CPU gains nothing from more, and they hold more padding
     return knobs
 
 

@@ -108,7 +108,7 @@ class Setup:
         """The knobs of a script for this model and a schedule of STEPS steps."""
         return SCRIPTS[task][0].knobs.for_recipe(recipe, {
             'model': self.model, 'model_dir': self.model_dir, 'data_dir': str(self.data_dir), 'batch_size': BATCH,
-            'epochs': 1, 'maxlen': 64, 'dropout': 0.0, **given})
+            'eval_batch_size': BATCH, 'epochs': 1, 'maxlen': 64, 'dropout': 0.0, 'precision': 'float32', **given})
 
     def build(self, builder, *args):
         """builder(*args) with an encoder that has no dropout, which no knob can say."""
