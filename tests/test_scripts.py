@@ -166,7 +166,8 @@ def test_xla_and_several_steps_at_once_change_nothing(tmp_path, tiny_bert, monke
     for name, args in (('plain', ['--no-jit']), ('fast', ['--jit', '--steps-per-execution=2'])):
         monkeypatch.setattr(sys, 'argv', [])
         monkeypatch.setattr(Dropout, 'call', lambda self, inputs, training=None: inputs)
-        start(CoLA, *options(tmp_path / name, tiny_bert, '--dropout=0', '--no-predict', *args))
+        start(CoLA, *options(tmp_path / name, tiny_bert, '--dropout=0', '--no-predict', '--maxlen=12', '--epochs=1',
+                             *args))
         assert 'traced' not in capsys.readouterr().out
         runs.append(safetensors.numpy.load_file(tmp_path / name / 'runs/CoLA/tiny-bert-seed42/model.safetensors'))
     for key, value in runs[0].items():
