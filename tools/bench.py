@@ -44,7 +44,7 @@ import config  # and nothing that imports TensorFlow: this process only waits
 from config import knob
 
 FOLDERS = {folder.replace('-', ''): folder for folder in config.DOWNLOADS if folder != 'diagnostic'}    # of the tasks
-PRECISIONS = config.Knobs.__dataclass_fields__['precision'].metadata['choices']
+PRECISIONS = ('float32', 'bfloat16', 'float16')
 PADS = ('longest', 'max')
 
 
@@ -110,8 +110,7 @@ def peer(python, request, folder):
 
 def measure(options, knobs, work, results):
     """Add to `results` one {'name', 'precision', 'repeat', 'who', figures...} after the other."""
-    evaluation_steps = -(-options.steps // 6)       # of evaluation batches, which are larger, and cost a third
-    common = {'steps': options.steps, 'evaluation_steps': evaluation_steps}
+    common = {'steps': options.steps, 'evaluation_examples': 20 * options.steps}       # 0: all
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         ready = ours(common | {'work': work, 'knobs': knobs, 'random': options.random, 'folder': str(folder),
@@ -127,7 +126,7 @@ def measure(options, knobs, work, results):
                         answer = ours(common | one | {'knobs': knobs | {
                             'model': ready['model'], 'precision': precision}}, folder)
                     else:       # padded to 128, all steps cost the same, and so fewer do
-                        fewer = {name: -(-steps // 4) for name, steps in common.items()} if who == 'max' else common
+                        fewer = {name: -(-count // 4) for name, count in common.items()} if who == 'max' else common
                         answer = peer(options.peer, fewer | {'file': ready['peer'][one['name']], 'pad': who,
                                                              'precision': precision, 'repeat': repeat}, folder)
                     results.append({'name': one['name'], 'precision': precision, 'repeat': repeat, 'who': who} | answer)

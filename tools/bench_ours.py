@@ -20,7 +20,6 @@ import config
 import snippets
 from checkpoints import UserError, load_tokenizer, open_model, read_json, status_of, write_json
 from snippets import GPUS, Example, keras, tf
-from tokens import PAIR
 
 PEER_EXAMPLES = 20000       # that the peer gets of a larger training file: it draws its batches at random
 SENTENCE = 'Sailors rode the breeze, unhurried.'        # that both tokenizers must cut in the same way
@@ -47,11 +46,11 @@ def examples_of(request, script, knobs, split):
     checkpoint = open_model(knobs.model, knobs.model_dir)
     vocabulary = load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size'])[0].get_vocab()
     words = sorted(token for token in vocabulary if re.fullmatch('[a-z]+', token))       # one token each
-    steps, size = (request['steps'], knobs.batch_size) if split == 'train' else (
-        request['evaluation_steps'], knobs.eval_batch_size)
+    count = ((request['steps'] or 20) + 4) * knobs.batch_size if split == 'train' else \
+        request['evaluation_examples'] or 400       # the peer skips 3 steps
     random = np.random.default_rng([knobs.seed, split == 'train'])
     return [Example('', i, i, ' '.join(random.choice(words, request['length'] - 2)), None,
-                    i % len(knobs.labels)) for i in range(((steps or 20) + 4) * size)]     # the peer skips 3 steps
+                    i % len(knobs.labels)) for i in range(count)]
 
 
 def train_flop(settings, length):
@@ -106,7 +105,7 @@ class Clock(snippets.Monitor):
         self.warm, self.steps, self.first_step, self.begun = warm, steps, None, None
 
     def now(self, done):
-        self.model.optimizer.iterations.numpy()     # waits for the device
+        int(tf.convert_to_tensor(self.model.optimizer.iterations))      # waits for the device
         return {'time': time.time(), 'waited': self.train_data.waited, 'done': done}
 
     def on_train_begin(self, logs=None):
@@ -132,6 +131,12 @@ class Clock(snippets.Monitor):
 def measure(request):
     """{figure: value} of tokenization, training and evaluation, by the functions that the scripts call."""
     script, knobs = settle(request)
+    with snippets.distribution(knobs)[0].scope():
+        return measure_run(request, script, knobs)
+
+
+def measure_run(request, script, knobs):
+    """measure() on the devices chosen."""
     keras.utils.set_random_seed(knobs.seed)
     examples = {split: examples_of(request, script, knobs, split) for split in ('train', 'dev')}
     checkpoint = open_model(knobs.model, knobs.model_dir)
@@ -146,7 +151,7 @@ def measure(request):
     with tempfile.TemporaryDirectory() as folder:
         knobs.runs_dir = knobs.results_dir = folder
         found |= train(request, knobs, model, train_data, dev_data)
-    found |= evaluate(knobs, model, dev_data, request['evaluation_steps'])
+    found |= evaluate(knobs, model, dev_data, request['evaluation_examples'])
     device = tf.config.experimental.get_device_details(GPUS[0]).get('device_name', GPUS[0].name) if GPUS else None
     about = snippets.run_config(knobs)
     return found | {'device': device or cpu(), 'cores': about['cores'], 'versions': about['versions']}
@@ -178,23 +183,25 @@ def train(request, knobs, model, data, dev_data):
     settings = open_model(knobs.model, knobs.model_dir).config
     flop = sum(len(rows) * train_flop(settings, data.batch(rows, lengths)[0].shape[1]) for rows in timed)
     sizes = np.array([data.batch(rows, lengths)[0].shape for rows in batches])      # of the whole epoch
-    count = getattr(model.train_function, 'experimental_get_tracing_count', lambda: None)
+    step = model.train_tf_function      # None where it is not compiled
+    devices = tf.distribute.get_strategy().num_replicas_in_sync if GPUS else 1
     return found | {
         'examples_per_second': sum(map(len, timed)) / seconds, 'steps_per_second': len(timed) / seconds,
         'tokens_per_second': int(sum(data.lengths[rows].sum() for rows in timed)) / seconds,
         'steps': len(timed), 'seconds': seconds, 'padding': 1 - data.lengths.sum() / sizes.prod(1).sum(),
         'lengths': np.unique(sizes[:, 1]).tolist(),
-        'waiting': (clock.ended['waited'] - clock.begun['waited']) / seconds, 'traces': count(),
+        'waiting': (clock.ended['waited'] - clock.begun['waited']) / seconds,
+        'traces': step and step.experimental_get_tracing_count(),
         'first_step': clock.first_step - request['started'] - not_ours,
         'first_step_of_fit': clock.first_step - clock.fit_began, 'warm_up': clock.begun['time'] - clock.fit_began,
-        'product_rates': rates, 'utilisation': flop / seconds / np.mean(rates)}
+        'product_rates': rates, 'utilisation': flop / seconds / np.mean(rates) / devices}
 
 
 def script_score(logits, examples):
     raise AssertionError('a Clock does not score')
 
 
-def evaluate(knobs, model, data, steps):
+def evaluate(knobs, model, data, examples):
     """The figures of snippets.predict on (a part of) dev, beside those of the forward pass on the same batches."""
     def widths_of(data):
         stream, order = data.batches(knobs.eval_batch_size, knobs.lengths)
@@ -208,19 +215,16 @@ def evaluate(knobs, model, data, steps):
     _, batches, widths = widths_of(data)
     size = sum(len(rows) * width for rows, width in zip(batches, widths, strict=True))
     found = {'dev_padding': 1 - data.lengths.sum() / size}
+    steps = -(-examples // knobs.eval_batch_size)
     warm, data = part(widest_first(batches, widths)), part(stratified(batches, data.lengths, steps))
-    inputs, _, widths = widths_of(data)
-    forward = tf.function(lambda *pair: model(list(pair), training=False), input_signature=PAIR,
-                          jit_compile=model.jit_compile)
+    inputs, *_ = widths_of(data)
     snippets.predict(knobs, model, warm)
-    for pair in widest_first(inputs, widths):
-        forward(*pair)
     seconds = np.zeros(2)
     for _ in range(2):      # in alternation
         began = time.perf_counter()
         snippets.predict(knobs, model, data)
         middle = time.perf_counter()
-        for output in [forward(*pair) for pair in inputs]:
+        for output in [model.forward(*pair) for pair in inputs]:
             output.numpy()
         seconds += middle - began, time.perf_counter() - middle
     return found | {'evaluation_examples_per_second': 2 * len(data) / seconds[0],

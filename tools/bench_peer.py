@@ -108,8 +108,9 @@ def main(request_path, answer_path):
     model.eval()
     size, dev = request['eval_batch_size'], request['dev']
     starts = np.arange(0, len(dev), size)       # in the order of the file
-    if 0 < request['evaluation_steps'] < len(starts):
-        starts = starts[np.linspace(0, len(starts) - 1, request['evaluation_steps']).astype(int)]
+    steps = -(-request['evaluation_examples'] // size)
+    if 0 < steps < len(starts):
+        starts = starts[np.linspace(0, len(starts) - 1, steps).astype(int)]
     dev = [tokenize(tokenizer, dev[i:i + size], request) for i in starts]
     with torch.no_grad():
         forward(collate(dev[0])[0])
