@@ -127,6 +127,9 @@ def say_once(line):
 
 PREFETCH = 16       # batches that are made ahead
 PAIR = (tf.TensorSpec((None, None), tf.int32),) * 2     # ids and segment ids
+OPTIONS = tf.data.Options()
+OPTIONS.experimental_optimization.apply_default_optimizations = False   # no prefetching of clocks
+OPTIONS.autotune.enabled = False        # there is nothing to tune, and whoever deletes the stream waits for the tuner
 
 
 class Tokens:
@@ -231,7 +234,7 @@ class Tokens:
             label = tf.TensorSpec((None,), tf.as_dtype(self.labels.dtype))
             return tf.data.Dataset.from_generator(
                 functools.partial(stream, parts), output_signature=(PAIR, label, tf.TensorSpec((None,), tf.float32))
-            ).prefetch(PREFETCH * here)
+            ).prefetch(PREFETCH * here).with_options(OPTIONS)
 
         if strategy.num_replicas_in_sync > 1:
             return strategy.distribute_datasets_from_function(batches)
@@ -247,9 +250,7 @@ class Tokens:
         # A zip asks its parts one after the other: the clock, then for the batch, then the clock again.
         clock = tf.data.Dataset.from_tensors(0).repeat().map(lambda _: tf.timestamp())
         parts = clock, batches(tf.distribute.InputContext()), clock
-        options = tf.data.Options()
-        options.experimental_optimization.apply_default_optimizations = False       # no prefetching of the clocks
-        return tf.data.Dataset.zip(parts).map(timed).with_options(options)
+        return tf.data.Dataset.zip(parts).map(timed).with_options(OPTIONS)
 
     def batches(self, batch_size, lengths=None):
         """A tf.data stream of (ids, segments) from the longest examples to the shortest, and the order of the rows.
@@ -267,7 +268,8 @@ class Tokens:
             for rows in tqdm(batches, 'predict', leave=False, unit='step', disable=not sys.stderr.isatty()):
                 yield (self.batch(rows, lengths),)
 
-        return tf.data.Dataset.from_generator(stream, output_signature=(PAIR,)).prefetch(PREFETCH), order
+        dataset = tf.data.Dataset.from_generator(stream, output_signature=(PAIR,)).prefetch(PREFETCH)
+        return dataset.with_options(OPTIONS), order
 
 
 def cut(order, batch_size):

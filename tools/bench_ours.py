@@ -224,7 +224,7 @@ def evaluate(knobs, model, data, examples):
         began = time.perf_counter()
         snippets.predict(knobs, model, data)
         middle = time.perf_counter()
-        for output in [model.forward(*pair) for pair in inputs]:
+        for output in [model.forward(pair) for pair in inputs]:
             output.numpy()
         seconds += middle - began, time.perf_counter() - middle
     return found | {'evaluation_examples_per_second': 2 * len(data) / seconds[0],
