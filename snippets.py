@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import io
-import itertools
 import json
 import os
 import sys
@@ -181,21 +180,12 @@ def classifier(knobs, units):
 
 def predict(knobs, model, data):
     """The model's outputs for `data`, (len(data), units) float32, in the order of the file."""
-    strategy = tf.distribute.get_strategy()
     if not hasattr(model, 'forward'):       # kept, so that it is traced once for all calls
         model.forward = tf.function(lambda pair: model(pair, training=False), input_signature=(PAIR,),
                                     jit_compile=model.jit_compile)
     batches, order = data.batches(knobs.eval_batch_size, knobs.lengths)
-    outputs, batches = [], (pair for (pair,) in batches)
-    # Of this machine; each takes a batch of its own.
-    devices = len(strategy.extended.worker_devices) if tf.distribute.has_strategy() else 1
-    while group := list(itertools.islice(batches, devices)):
-        if devices == 1:
-            outputs.append(model.forward(group[0]))
-            continue
-        parts = strategy.experimental_distribute_values_from_function(
-            lambda context, group=group: group[context.replica_id_in_sync_group % devices % len(group)])
-        outputs += strategy.experimental_local_results(strategy.run(model.forward, (parts,)))[:len(group)]
+    # All are under way before the first is fetched, so that a GPU is never idle. Of several devices the first does it.
+    outputs = [model.forward(pair) for pair, in batches]
     outputs = np.concatenate([output.numpy() for output in outputs])
     logits = np.empty((len(data), outputs.shape[1]), np.float32)
     logits[order] = outputs
