@@ -495,6 +495,8 @@ def distribution(knobs):
 
     Where it is `all`, TF_CONFIG may name several machines (tf.distribute's own format); the first of them writes.
     """
+    if knobs.devices == 'one':
+        return tf.distribute.get_strategy(), True
     try:
         setting = json.loads(os.environ.get('TF_CONFIG', '{}'))
         machines, task = setting.get('cluster', {}), setting.get('task', {})
@@ -502,8 +504,6 @@ def distribution(knobs):
         raise UserError('TF_CONFIG: not what tf.distribute expects: {"cluster": {"worker": ["host:port", ...]}, '
                         '"task": {"type": "worker", "index": 0}}.') from None
     first = not machines or task.get('type') == 'chief' or 'chief' not in machines and task.get('index') == 0
-    if knobs.devices == 'one':
-        return tf.distribute.get_strategy(), True
     if machines:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     else:
