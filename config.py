@@ -17,6 +17,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')      # errors only; set it to
 
 ROOT = Path(__file__).resolve().parent
 
+BATCH_COST = 200            # tokens that could be computed in the time that a batch of prediction takes by itself
 PADDING = 0.05              # the share of padding that training batches may hold; less takes more lengths to pad to
 CACHE_LIMIT = 2 * 2**30     # bytes of token ids that are kept; all of GLUE takes 0.3 GB for one vocabulary
 
@@ -123,7 +124,7 @@ class Knobs:
     seed: int = knob(42, 'of the new layers, the shuffling and the dropout', 0, 2**31 - 1)
     epochs: int = knob(3, 'passes over the training data', 1, 1000)
     batch_size: int = knob(32, 'examples in a training step', 1, 65536)
-    eval_batch_size: int = knob(None, 'examples in a step of evaluation or prediction; 32, on a GPU 128', 1, 65536)
+    eval_batch_size: int = knob(128, 'most examples in a step of evaluation or prediction', 1, 65536)
     learning_rate: float = knob(None, 'the peak of the schedule', 1e-9, 1.0)
     schedule: str = knob(None, 'warm-up then linear decay, or the two multiplied', choices=('linear', 'multiplied'))
     warmup: float = knob(None, 'share of the steps in which the learning rate rises', 0.0, 1.0)
@@ -136,7 +137,8 @@ class Knobs:
     precision: str = knob('auto', 'of the matrix products; residual sums, LayerNorm, softmax and loss stay float32. '
                           'auto: float32 on the CPU, 16 bits on a GPU that is made for them',
                           choices=('auto', 'float32', 'bfloat16', 'float16'))
-    jit: bool = knob(None, 'compile the training step with XLA, once for each length; by itself on GPUs only')
+    jit: bool = knob(None, 'compile the step with XLA, once for each length; by itself on GPUs. On a CPU gelu alone, '
+                     'or nothing with --no-jit')
     steps_per_execution: int = knob(1, 'training steps between two returns to Python', 1, 10000)
     devices: str = knob('one', 'all: split every batch over all GPUs, and over the machines of TF_CONFIG',
                         choices=('one', 'all'))

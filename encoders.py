@@ -129,7 +129,8 @@ def build_encoder(knobs):
     if pooling == 'pooler' and 'bert/pooler/dense/kernel' not in checkpoint.shapes:
         raise UserError(f'--pooling pooler: {checkpoint.path} has no pooler. Choose cls or mean.')
     activation = settings['hidden_act']
-    activation = {'gelu_tanh': fast.gelu_tanh, 'gelu_erf': fast.gelu_erf}.get(activation, activation)
+    if activation in ('gelu_tanh', 'gelu_erf'):
+        activation = getattr(fast, activation)(jit=knobs.jit is not False)
     keras.mixed_precision.set_global_policy(
         'float32' if knobs.precision in ('auto', 'float32') else f'mixed_{knobs.precision}')
     try:

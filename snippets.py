@@ -183,7 +183,7 @@ def predict(knobs, model, data):
     if not hasattr(model, 'forward'):       # kept, so that it is traced once for all calls
         model.forward = tf.function(lambda pair: model(pair, training=False), input_signature=(PAIR,),
                                     jit_compile=model.jit_compile)
-    batches, order = data.batches(knobs.eval_batch_size, knobs.lengths)
+    batches, order = data.batches(knobs.eval_batch_size, knobs.jit and knobs.lengths)
     # All are under way before the first is fetched, so that a GPU is never idle. Of several devices the first does it.
     outputs = [model.forward(pair) for pair, in batches]
     outputs = np.concatenate([output.numpy() for output in outputs])
@@ -478,15 +478,13 @@ def finished(knobs, folder):
 
 
 def for_device(knobs):
-    """These knobs with those settled that depend on the device: --precision, --jit, --eval-batch-size."""
+    """These knobs with those settled that depend on the device: --precision and --jit."""
     if knobs.precision == 'auto':
         capability = min((tf.config.experimental.get_device_details(gpu).get('compute_capability', (0, 0))
                           for gpu in GPUS), default=(0, 0))
         knobs.precision = 'bfloat16' if capability >= (8, 0) else 'float16' if capability >= (7, 0) else 'float32'
-    if knobs.jit is None:
-        knobs.jit = bool(GPUS)
-    if knobs.eval_batch_size is None:
-        knobs.eval_batch_size = 128 if GPUS else 32     # a CPU gains nothing from more, and they hold more padding
+    if knobs.jit is None and GPUS:
+        knobs.jit = True
     return knobs
 
 

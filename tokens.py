@@ -255,14 +255,23 @@ class Tokens:
     def batches(self, batch_size, lengths=None):
         """A tf.data stream of (ids, segments) from the longest examples to the shortest, and the order of the rows.
 
-        They are padded to `lengths`, as the training was, and to maxlen beyond; without `lengths` to their own few.
-        Where there are several batches the last is as large as the others: the shortest examples occur twice.
+        A batch ends after `batch_size` examples, or before they hold more padding than another batch costs. `lengths`,
+        for XLA, are few shapes instead: full batches, padded to one of these, or to maxlen beyond; where there are
+        several, the last is as large as the others: the shortest examples occur twice.
         """
         order = np.argsort(-self.lengths, kind='stable')
-        if len(order) > batch_size:
-            order = np.concatenate([order, order[:-batch_size - 1:-1][:-len(order) % batch_size]])
-        batches = cut(order, batch_size)
-        lengths = [*lengths, self.maxlen] if lengths else self.fewest_lengths(batches)
+        if lengths:
+            if len(order) > batch_size:
+                order = np.concatenate([order, order[:-batch_size - 1:-1][:-len(order) % batch_size]])
+            batches, lengths = cut(order, batch_size), [*lengths, self.maxlen]
+        else:
+            batches, start, padding, sizes = [], 0, 0, self.lengths[order].tolist()
+            for i, size in enumerate(sizes):
+                padding += sizes[start] - size
+                if i - start == batch_size or padding > config.BATCH_COST:
+                    batches.append(order[start:i])
+                    start, padding = i, 0
+            batches, lengths = [*batches, order[start:]], ()
 
         def stream():
             for rows in tqdm(batches, 'predict', leave=False, unit='step', disable=not sys.stderr.isatty()):

@@ -398,14 +398,24 @@ def test_predictions_come_back_in_file_order_from_one_trace(tiny_bert):
     counts = keras.layers.Lambda(lambda x: tf.cast(tf.stack(
         [tf.reduce_sum(tf.sign(x[0]), -1), tf.reduce_sum(tf.ones_like(x[0]), -1)], -1), tf.float32))(inputs)
     model = keras.Model(inputs, counts)
-    for data, lengths in ((dev, knobs.lengths), (train, knobs.lengths), (dev, None)):
-        knobs.lengths = lengths
+    for data, knobs.jit in ((dev, True), (train, True), (dev, False)):
         real, padded = snippets.predict(knobs, model, data).T
         assert real.tolist() == data.lengths.tolist()
-        if lengths:
-            assert set(padded) <= {*lengths, 512.0}
+        if knobs.jit:
+            assert set(padded) <= {*knobs.lengths, 512.0}
         assert (padded >= real).all()
     assert model.forward.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize(('rows', 'most'), [(1000, 1), (64, 0.2)])
+def test_batches_of_prediction_hold_little_padding(rows, most, tiny_bert):
+    data = of_lengths(np.random.default_rng(3).geometric(0.05, 1000).clip(3, 500), tiny_bert)
+    batches, order = data.batches(rows)
+    shapes = np.array([ids.shape for (ids, _), in batches])
+    assert sorted(order) == list(range(1000)) and shapes[:, 0].sum() == 1000 and shapes[:, 0].max() <= rows
+    padding = shapes.prod(1).sum() - data.lengths.sum()
+    assert padding <= len(shapes) * config.BATCH_COST
+    assert 10 < len(shapes) < 100 and padding / data.lengths.sum() < most
 
 
 def test_the_last_batch_is_filled_up_with_rows_that_weigh_nothing(tiny_bert):

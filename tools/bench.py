@@ -110,7 +110,7 @@ def peer(python, request, folder):
 
 def measure(options, knobs, work, results):
     """Add to `results` one {'name', 'precision', 'repeat', 'who', figures...} after the other."""
-    common = {'steps': options.steps, 'evaluation_examples': 20 * options.steps}       # 0: all
+    common = {'steps': options.steps, 'evaluation_examples': 50 * options.steps}       # 0: all
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         ready = ours(common | {'work': work, 'knobs': knobs, 'random': options.random, 'folder': str(folder),

@@ -4,7 +4,6 @@
 """
 
 import importlib
-import itertools
 import json
 import platform
 import re
@@ -22,6 +21,7 @@ from checkpoints import UserError, load_tokenizer, open_model, read_json, status
 from snippets import GPUS, Example, keras, tf
 
 PEER_EXAMPLES = 20000       # that the peer gets of a larger training file: it draws its batches at random
+PEER_ROWS = 32              # in its evaluation batches on a CPU: it does not sort, more would be more padding
 SENTENCE = 'Sailors rode the breeze, unhurried.'        # that both tokenizers must cut in the same way
 
 
@@ -203,22 +203,16 @@ def script_score(logits, examples):
 
 def evaluate(knobs, model, data, examples):
     """The figures of snippets.predict on (a part of) dev, beside those of the forward pass on the same batches."""
-    def widths_of(data):
-        stream, order = data.batches(knobs.eval_batch_size, knobs.lengths)
-        inputs = [one for one, in stream]
-        at = np.cumsum([0, *(ids.shape[0] for ids, _ in inputs)])
-        return inputs, [order[i:j] for i, j in itertools.pairwise(at)], [ids.shape[1] for ids, _ in inputs]
+    def batches_of(data):
+        stream, order = data.batches(knobs.eval_batch_size, knobs.jit and knobs.lengths)
+        return [pair for pair, in stream], order
 
-    def part(batches):
-        return snippets.tokenize(knobs, [data.examples[i] for i in np.concatenate(batches)])
-
-    _, batches, widths = widths_of(data)
-    size = sum(len(rows) * width for rows, width in zip(batches, widths, strict=True))
-    found = {'dev_padding': 1 - data.lengths.sum() / size}
-    steps = -(-examples // knobs.eval_batch_size)
-    warm, data = part(widest_first(batches, widths)), part(stratified(batches, data.lengths, steps))
-    inputs, *_ = widths_of(data)
-    snippets.predict(knobs, model, warm)
+    inputs, order = batches_of(data)
+    found = {'dev_padding': 1 - data.lengths.sum() / sum(tf.size(ids).numpy() for ids, _ in inputs)}
+    if 0 < examples < len(data):        # evenly spaced from the longest to the shortest
+        data = snippets.tokenize(knobs, [data.examples[i] for i in order[::-(-len(data) // examples)]])
+        inputs, _ = batches_of(data)
+    snippets.predict(knobs, model, data)        # traces it, and compiles where it does
     seconds = []
     for _ in range(3):      # in alternation
         began = time.perf_counter()
@@ -267,9 +261,10 @@ def prepare(request):
                 train = [train[i] for i in np.random.default_rng(settled.seed).permutation(len(train))[:most]]
             files[one['name']] = str(folder / f'peer-{len(files)}.json')
             write_json(Path(files[one['name']]), common | {
-                name: getattr(settled, name) for name in ('batch_size', 'eval_batch_size', 'maxlen', 'learning_rate',
-                                                          'weight_decay', 'epsilon', 'clip_norm', 'dropout', 'warmup')
-            } | {'labels': len(settled.labels) or 1, 'examples': len(examples['train'])} | {
+                name: getattr(settled, name) for name in ('batch_size', 'maxlen', 'learning_rate', 'weight_decay',
+                                                          'epsilon', 'clip_norm', 'dropout', 'warmup')
+            } | {'eval_batch_size': settled.eval_batch_size if GPUS else PEER_ROWS,
+                 'labels': len(settled.labels) or 1, 'examples': len(examples['train'])} | {
                 split: [(x.text_a, x.text_b, x.label) for x in rows]
                 for split, rows in (('train', train), ('dev', examples['dev']))})
     return {'model': knobs['model'], 'peer': files}

@@ -145,7 +145,7 @@ def export(folder, form, output, fresh=False):
         raise UserError(f'{output} is no exported model; --fresh writes over nothing else. Choose another --output.')
     if form == 'onnx':
         require('onnx', 'onnxruntime', 'tf2onnx')
-    _, knobs, model = open_run(folder, precision='float32')
+    _, knobs, model = open_run(folder, precision='float32', jit=False)
     exact_products()
     settings = settings_of(folder, knobs)
     _, _, sep = load_tokenizer(folder, settings['vocab_size'])

@@ -86,7 +86,7 @@ def open_folder(folder, batch_size=None):
             raise UserError(f'{folder}: the exported model cannot be loaded ({reason}). Export it again.') from error
 
         def compute(data):
-            batches, order = data.batches(batch_size or 32)
+            batches, order = data.batches(batch_size or config.Knobs.eval_batch_size)
             outputs = np.concatenate([run(*inputs) for (inputs,) in batches.as_numpy_iterator()])
             logits = np.empty_like(outputs[:len(data)])
             logits[order] = outputs

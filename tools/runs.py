@@ -29,10 +29,11 @@ def open_run(folder, **changed):
         raise UserError(f'{folder}: no run of one of the scripts: its config.json names none. Choose a folder in '
                         'runs/.')
     script = importlib.import_module(run.task)
-    given = {field.name: settled(run, field) for field in dataclasses.fields(config.Knobs) if field.name in run.knobs}
+    given = {field.name: settled(run, field) for field in dataclasses.fields(config.Knobs)
+             if field.name in run.knobs and field.name != 'jit'}      # as it is best where this runs
     path = str(run.folder.resolve())        # a path, where a folder has the name of a model of the table
     given |= {'model': path, 'init': path, 'cache': False, 'pooling': 'auto'}    # its configuration has its own pooling
-    knobs = script.knobs.for_recipe(run.recipe, given | changed)
+    knobs = snippets.for_device(script.knobs.for_recipe(run.recipe, given | changed))
     with contextlib.redirect_stdout(io.StringIO()):     # which variables were read
         model = script.build_model(knobs, 1)
         snippets.load_run(knobs, model)
