@@ -44,7 +44,8 @@ def runs(tmp_path_factory):
         started[name] = subprocess.Popen(
             [sys.executable, *code, config.ROOT / 'RTE.py', '--demo', '--model', model, '--dropout', '0', '--epochs',
              '1', '--limit', '70', '--no-cache', '--eval-batch-size', '16', '--learning-rate', '1e-3', '--no-jit',
-             '--runs-dir', folder / name, '--results-dir', folder / name, *([] if name == 'one' else ['--devices', 'all'])],
+             '--runs-dir', folder / name, '--results-dir', folder / name,
+             *([] if name == 'one' else ['--devices', 'all'])],
             env=os.environ | {'TF_CONFIG': tf_config, 'PYTHONPATH': str(config.ROOT), 'CUDA_VISIBLE_DEVICES': '-1'},
             cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     found = {}
