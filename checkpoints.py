@@ -56,7 +56,13 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 
 class UserError(Exception):
-    """Something the user can mend. The message says what, where and how; the program ends with status 2."""
+    """Something the user can mend. The message says what, where and how; the program ends with `status`."""
+    status = 2
+
+
+class Diverged(UserError):
+    """Training has failed: its numbers are not finite."""
+    status = 3
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------
@@ -157,6 +163,17 @@ DISTILBERT_SIZES = {    # its configuration has names of its own
     'dim': 'hidden_size', 'n_layers': 'num_hidden_layers', 'n_heads': 'num_attention_heads',
     'hidden_dim': 'intermediate_size', 'dropout': 'hidden_dropout_prob',
     'attention_dropout': 'attention_probs_dropout_prob', 'activation': 'hidden_act'}
+# ... and what configurations say that changes nothing here, or is looked at where it could.
+OTHER_KEYS = {
+    '_name_or_path', '_num_labels', 'add_cross_attention', 'architectures', 'bos_token_id', 'classifier_dropout',
+    'classifier_dropout_prob', 'directionality', 'down_scale_factor', 'dtype', 'eos_token_id', 'finetuning_task',
+    'gap_size', 'generator_size', 'gradient_checkpointing', 'id2label', 'initializer_range', 'inner_group_num',
+    'is_decoder', 'label2id', 'layers_to_keep', 'ln_type', 'model_type', 'net_structure_type', 'num_hidden_groups',
+    'num_labels', 'num_memory_blocks', 'output_attentions', 'output_hidden_states', 'output_past', 'pad_token_id',
+    'pooler_fc_size', 'pooler_num_attention_heads', 'pooler_num_fc_layers', 'pooler_size_per_head', 'pooler_type',
+    'pooling', 'position_embedding_type', 'problem_type', 'qa_dropout', 'seq_classif_dropout',
+    'sinusoidal_pos_embds', 'summary_activation', 'summary_last_dropout', 'summary_type', 'summary_use_proj',
+    'tie_weights_', 'torch_dtype', 'transformers_version', 'use_cache'}
 # Of a family: the root of Google's names, of Hugging Face's, and what the latter have different beyond BERT's rules.
 # DistilBERT, which Google never published, has BERT's names without segments and pooler. albert_zh is brightmart's.
 FAMILIES = {
@@ -280,6 +297,7 @@ class Checkpoint:
         self.pooling = own if own in ('cls', 'mean') else self.pooling
         self.task, self.knobs = settings.get('task'), settings.get('knobs', {})
         self.own_recipe = settings.get('recipe')
+        self.unknown = [] if self.task else sorted(set(settings) - {*self.config, *OTHER_KEYS, *DISTILBERT_SIZES})
 
     @property
     def recipe(self):
@@ -410,8 +428,9 @@ def check_config(path, settings, family, layout):
                 'attention_probs_dropout_prob': 0.1, 'layer_norm_eps': 1e-12} | settings
     for key in (*SIZES, 'embedding_size'):
         value, low = settings.get(key), 0 if key == 'type_vocab_size' and family == 'distilbert' else 1
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise UserError(f'{path}: {key} is {value!r}, not a whole number above 0.')
+        high = 1000 if key == 'num_hidden_layers' else 10**7
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise UserError(f'{path}: {key} is {value!r}, not a whole number from {low} to {high}.')
     for key, low in (('hidden_dropout_prob', 0.0), ('attention_probs_dropout_prob', 0.0), ('layer_norm_eps', 1e-30)):
         value = settings[key]
         if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < 1:
@@ -444,6 +463,8 @@ def read_json(path):
         settings = json.loads('\n'.join(read_lines(path)))
     except json.JSONDecodeError as error:
         raise UserError(f'{path}, line {error.lineno}: not valid JSON: {error.msg}.') from error
+    except (RecursionError, ValueError) as error:       # nested too deeply, a number of too many digits
+        raise UserError(f'{path}: not read: {error}.') from error
     if not isinstance(settings, dict):
         raise UserError(f'{path}: a JSON object is expected.')
     return settings
@@ -475,6 +496,15 @@ def open_model(name, model_dir):
     return Checkpoint(folder)
 
 
+def check_shapes(checkpoint):
+    """That the sizes of the configuration are those of the variables, before a model of these sizes is made. Raises
+    UserError."""
+    for name, shape in encoder_shapes(checkpoint.family, checkpoint.config).items():
+        if name in checkpoint.shapes and checkpoint.shapes[name] != tuple(shape):
+            raise UserError(f'{checkpoint.path}: variable {name} should have the shape {tuple(shape)}, by the sizes '
+                            f'in the configuration; the checkpoint has {checkpoint.shapes[name]}.')
+
+
 def skipped_variables(checkpoint, used):
     """{reason: names} of the variables that are not `used`. Raises UserError for one that nothing is known about."""
     skipped = {}
@@ -502,6 +532,8 @@ def load_variables(checkpoint, variables):
         variables[name].assign(value.astype(np.float32))
     why = '; '.join(f'{len(names)} skipped: {reason}' for reason, names in sorted(skipped.items()))
     print(f'{checkpoint.path}: {len(variables)} variables read' + (f'; {why}' if why else ''))
+    if checkpoint.unknown:
+        print(f'{checkpoint.folder}: the configuration has keys that are unknown here: {", ".join(checkpoint.unknown)}')
 
 
 @functools.cache

@@ -110,7 +110,11 @@ class Knobs:
     results_dir: str = knob('results', 'the files for the leaderboard')
     cache_dir: str = knob('cache', 'token ids, kept between runs')
     cache: bool = knob(True, 'keep token ids in CACHE_DIR, and take them from there (--no-cache: neither)')
-    fresh: bool = knob(False, 'start over where a finished run would be overwritten')
+    fresh: bool = knob(False, 'start over, whatever is in the folder of the run')
+    save_every: float = knob(60.0, 'seconds from one saved state, from which a killed run goes on, to the next; in any '
+                             'case 50 times as long as saving takes. 0: after every step', 0.0, 1e9)
+    quiet: bool = knob(False, 'say only how it ended')
+    deterministic: bool = knob(False, 'the same numbers, bit by bit, from the same command on the same machine')
     predict: bool = knob(True, 'write the test predictions (--no-predict: the test file is not needed)')
 
     # Data
@@ -139,6 +143,8 @@ class Knobs:
                           choices=('auto', 'float32', 'bfloat16', 'float16'))
     jit: bool = knob(None, 'compile the step with XLA, once for each length; by itself on GPUs. On a CPU gelu alone, '
                      'or nothing with --no-jit')
+    grad_accumulation: int = knob(1, 'steps of batch_size examples that make one update, as if a batch were that many '
+                                  'times as large', 1, 65536)
     steps_per_execution: int = knob(1, 'training steps between two returns to Python', 1, 10000)
     devices: str = knob('one', 'all: split every batch over all GPUs, and over the machines of TF_CONFIG',
                         choices=('one', 'all'))

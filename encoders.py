@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import layers as fast
-from checkpoints import UserError, load_variables, open_model, quiet
+from checkpoints import UserError, check_shapes, load_variables, open_model, quiet
 
 with quiet():
     import bert4keras.layers
@@ -123,6 +123,7 @@ def build_encoder(knobs):
     """
     checkpoint = open_model(knobs.model, knobs.model_dir)
     settings = checkpoint.config
+    check_shapes(checkpoint)
     if knobs.maxlen > settings['max_position_embeddings']:
         raise UserError(f'--maxlen {knobs.maxlen}: the model has {settings["max_position_embeddings"]} positions.')
     pooling = checkpoint.pooling if knobs.pooling == 'auto' else knobs.pooling

@@ -40,13 +40,15 @@ class AdamW(keras.optimizers.Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019) and a learning rate for every variable.
 
     bias_correction False: Google's AdamWeightDecayOptimizer, which BERT and ELECTRA were published with.
-    rates: {variable.ref(): (factor on the learning rate, weight decay)}.
+    rates: {variable.ref(): (factor on the learning rate, weight decay)}. accumulation: the means of so many gradients
+    make one update.
     """
 
-    def __init__(self, learning_rate, rates, bias_correction, epsilon, clip_norm):
+    def __init__(self, learning_rate, rates, bias_correction, epsilon, clip_norm, accumulation=1):
         super().__init__(name='AdamW', global_clipnorm=clip_norm or None, jit_compile=False)     # one kernel as it is
         self._learning_rate = self._build_learning_rate(learning_rate)
         self.rates, self.bias_correction, self.epsilon, self.rows = rates, bias_correction, epsilon, {}
+        self.accumulation = accumulation
 
     def build(self, var_list):
         super().build(var_list)
@@ -55,15 +57,19 @@ class AdamW(keras.optimizers.Optimizer):
         self._built = True
         self.scales, self.decays = zip(*(self.rates[variable.ref()] for variable in var_list), strict=True)
         self.rows = {i: self.rows[variable.ref()] for i, variable in enumerate(var_list) if variable.ref() in self.rows}
-        self.means, self.squares, self.parts, self.kept = [], [], {}, {}
+        self.means, self.squares, self.parts, self.kept, self.sums = [], [], {}, {}, []
         for i, variable in enumerate(var_list):
             shape = variable.shape
             if i in self.rows:
                 shape = (len(self.rows[i]), shape[1])
-                self.parts[i] = self.add_variable_from_reference(variable, 'part', shape)
-                self.kept[i] = self.add_variable((), tf.float64, 'ones', 'kept')
+                self.parts[str(i)] = self.add_variable_from_reference(variable, 'part', shape)
+                self.kept[str(i)] = self.add_variable((), tf.float64, 'ones', 'kept')
             self.means.append(self.add_variable_from_reference(variable, 'm', shape))
             self.squares.append(self.add_variable_from_reference(variable, 'v', shape))
+            if self.accumulation > 1:
+                self.sums.append(self.add_variable_from_reference(variable, 'sum', shape))
+        if self.sums:
+            self.added = self.add_variable((), tf.int32, 'zeros', 'added')
 
     def train_rows(self, variable, rows):
         """Tell it, before it is built, that no gradient will ever reach other rows of this embedding.
@@ -76,10 +82,10 @@ class AdamW(keras.optimizers.Optimizer):
     def decay_other_rows(self, var_list):
         """To be called before the variables (those of build()) are used for anything but training."""
         for i, rows in self.rows.items():
-            factors = np.full((var_list[i].shape[0], 1), self.kept[i].numpy(), np.float32)
+            factors = np.full((var_list[i].shape[0], 1), self.kept[str(i)].numpy(), np.float32)
             factors[rows] = 1.0
             var_list[i].assign(var_list[i] * factors)
-            self.kept[i].assign(1.0)
+            self.kept[str(i)].assign(1.0)
 
     def aggregate_gradients(self, grads_and_vars):
         # Gradients of embeddings become dense before their norm is taken for clipping: where a word occurs more than
@@ -88,6 +94,26 @@ class AdamW(keras.optimizers.Optimizer):
         with tf.init_scope():
             self.build([variable for _, variable in grads_and_vars])
         return super().aggregate_gradients([(self.dense(*pair), pair[1]) for pair in grads_and_vars])
+
+    def apply_gradients(self, grads_and_vars, name=None, skip_gradients_aggregation=False, **options):
+        if self.accumulation == 1:
+            return super().apply_gradients(grads_and_vars, name, skip_gradients_aggregation, **options)
+        if not skip_gradients_aggregation:      # float16's LossScaleOptimizer has done so
+            grads_and_vars = self.aggregate_gradients(grads_and_vars)
+        gradients, variables = zip(*grads_and_vars, strict=True)
+        for total, gradient in zip(self.sums, gradients, strict=True):
+            total.assign_add(gradient / self.accumulation)
+        self.added.assign_add(1)
+
+        def update():
+            super(AdamW, self).apply_gradients(zip(map(tf.convert_to_tensor, self.sums), variables, strict=True), name,
+                                               skip_gradients_aggregation=True)
+            for variable in (self.added, *self.sums):
+                variable.assign(tf.zeros_like(variable))
+            return tf.constant(True)
+
+        tf.cond(self.added >= self.accumulation, update, lambda: tf.constant(False))
+        return self.iterations
 
     def dense(self, gradient, variable):
         """The gradient as one tensor, of the rows of train_rows() alone."""
@@ -107,9 +133,9 @@ class AdamW(keras.optimizers.Optimizer):
         power_1, power_2 = (0.9 ** step, 0.999 ** step) if self.bias_correction else (0.0, 0.0)
         part = variable
         if i in self.rows:
-            part = self.parts[i]
+            part = self.parts[str(i)]
             part.assign(tf.gather(variable, self.rows[i]))
-            self.kept[i].assign(self.kept[i] * (1.0 - tf.cast(rate, tf.float64) * self.decays[i]))
+            self.kept[str(i)].assign(self.kept[str(i)] * (1.0 - tf.cast(rate, tf.float64) * self.decays[i]))
         if self.decays[i]:
             part.assign_sub(rate * self.decays[i] * part)
         # TensorFlow's fused kernel: one pass. Its epsilon stands beside sqrt(v), the algorithm's beside the corrected
@@ -130,7 +156,7 @@ def build_optimizer(knobs, model, examples):
              for name, variable in weights.items()}
     schedule = WarmUpDecay(knobs.learning_rate, knobs.epochs * steps_per_epoch(knobs, examples), knobs.warmup,
                            knobs.schedule)
-    optimizer = AdamW(schedule, rates, knobs.bias_correction, knobs.epsilon, knobs.clip_norm)
+    optimizer = AdamW(schedule, rates, knobs.bias_correction, knobs.epsilon, knobs.clip_norm, knobs.grad_accumulation)
     return keras.mixed_precision.LossScaleOptimizer(optimizer) if knobs.precision == 'float16' else optimizer
 
 
@@ -157,4 +183,5 @@ def layer_scale(name, decay, names):
 
 
 def steps_per_epoch(knobs, examples):
-    return -(-examples // knobs.batch_size)
+    """Updates, each of grad_accumulation steps."""
+    return -(-examples // (knobs.batch_size * knobs.grad_accumulation))

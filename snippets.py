@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import sys
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import config
+import resume
 from checkpoints import (
     Checkpoint,
+    Diverged,
     UserError,
     download,
     each_line,
@@ -38,6 +41,7 @@ from encoders import named_weights
 from layers import Dropout as Dropout
 from optimizers import AdamW, inner_optimizer, steps_per_epoch
 from optimizers import build_optimizer as build_optimizer
+from progress import progress
 from tokens import PAIR
 from tokens import token_ids as token_ids  # for the tools
 from tokens import tokenize as tokenize
@@ -50,8 +54,8 @@ with quiet():
     for gpu in GPUS:
         tf.config.experimental.set_memory_growth(gpu, True)     # two runs fit on one
 
+import safetensors
 import safetensors.numpy
-from tqdm import tqdm
 
 # ---- TSV rows -------------------------------------------------------------------------------------------------------
 
@@ -185,8 +189,14 @@ def predict(knobs, model, data):
                                     jit_compile=model.jit_compile)
     batches, order = data.batches(knobs.eval_batch_size, knobs.jit and knobs.lengths)
     # All are under way before the first is fetched, so that a GPU is never idle. Of several devices the first does it.
-    outputs = [model.forward(pair) for pair, in batches]
-    outputs = np.concatenate([output.numpy() for output in outputs])
+    outputs = []
+    try:
+        for ids, segments in (pair for pair, in batches):
+            outputs.append(model.forward((ids, segments)))
+        outputs = np.concatenate([output.numpy() for output in outputs])
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(f'out of memory when predicting {ids.shape[0]} examples of {ids.shape[1]} tokens. Lower '
+                        '--eval-batch-size.') from error
     logits = np.empty((len(data), outputs.shape[1]), np.float32)
     logits[order] = outputs
     return logits
@@ -198,75 +208,174 @@ def train(knobs, model, train_data, dev_data, score):
     `score` takes (logits, examples) and returns {metric: value}; the best epoch has the highest mean of these. A metric
     that is not defined (nan) counts as lower than any other, so that there always is a best epoch.
     """
-    if knobs.init:
-        load_run(knobs, model)
     folder, vocabulary = run_folder(knobs), (open_model(knobs.model, knobs.model_dir).folder / 'vocab.txt').read_bytes()
     for path in (folder, Path(knobs.results_dir)):      # a folder that cannot be written is found before the training
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):
             raise UserError(f'{path}: no files can be written into this folder.')
-    for pattern in ('metrics.*', 'curve.png', 'model.safetensors', '*.tsv'):    # of an earlier run
-        for path in folder.glob(pattern):
-            path.unlink()
-    write_json(folder / 'config.json', run_config(knobs))
-    write_file(folder / 'vocab.txt', vocabulary)
-    monitor = Monitor(knobs, train_data, dev_data, score)
+    resume.lock(folder)
+    state = None if knobs.fresh else resume.read(folder)
+    if not state:
+        for pattern in ('metrics.*', 'curve.png', 'model.safetensors', resume.STATE, '*.tsv'):      # of an earlier run
+            for path in folder.glob(pattern):
+                path.unlink()
+        write_json(folder / 'config.json', run_config(knobs))
+        write_file(folder / 'vocab.txt', vocabulary)
+        if knobs.init:
+            load_run(knobs, model)
     optimizer = inner_optimizer(model)
     if isinstance(optimizer, AdamW):
         for name, variable in named_weights(model).items():
             if name.endswith('/embeddings/word_embeddings'):
                 optimizer.train_rows(variable, train_data.vocabulary())
     model.optimizer.build(model.trainable_variables)    # by itself it would do so in the first step, traced twice then
-    model.fit(train_data.training_batches(knobs), steps_per_epoch=monitor.steps, epochs=knobs.epochs, verbose=0,
-              callbacks=[monitor])
-    for name, variable in named_weights(model).items():
-        variable.assign(monitor.best_weights[name])
-    monitor.report()
-    step = model.train_tf_function      # None where the step is not compiled
+    monitor = Monitor(knobs, model, train_data, dev_data, score)
+    if state:
+        monitor.go_on(state)
+    if 0 < monitor.step < monitor.steps:        # the rest of an epoch
+        monitor.fit(monitor.epoch + 1)
+    elif monitor.step:                          # stopped while dev was predicted
+        monitor.set_model(model)
+        monitor.on_epoch_begin(monitor.epoch)
+        monitor.on_epoch_end(monitor.epoch, {'loss': state['loss']})
+    if monitor.epoch < knobs.epochs:
+        monitor.fit(knobs.epochs)
+    monitor.end()
+    step = model.train_tf_function      # None where the step is not compiled, or there was none
     if step and (traces := step.experimental_get_tracing_count()) > 1:
         print(f'Note: the training step was traced {traces} times instead of once: something in it depends on the '
               'shape or the Python value of its inputs.')
 
 
-
 class Monitor(keras.callbacks.Callback):
-    """Scores every epoch on dev, keeps the best, shows progress and writes what a run leaves behind."""
+    """Scores every epoch on dev, keeps the best, shows progress and writes what a run leaves behind, with the state
+    from which a killed one goes on."""
 
-    def __init__(self, knobs, train_data, dev_data, score):
+    def __init__(self, knobs, model, train_data, dev_data, score):
         super().__init__()
+        self.set_model(model)
         self.knobs, self.train_data, self.dev_data, self.score = knobs, train_data, dev_data, score
-        self.steps, self.examples = steps_per_epoch(knobs, len(train_data)), len(train_data)
+        self.steps = steps_per_epoch(knobs, len(train_data)) * knobs.grad_accumulation     # of an epoch
         self.folder, self.epochs, self.best = run_folder(knobs), [], None
+        self.epoch = self.step = 0      # what was done: epochs, and steps of the next one
+        self.variables, self.data = resume.variables(model), resume.fingerprint(train_data, dev_data)
+        self.saved, self.saving, self.pause = time.monotonic(), 0.0, knobs.save_every
+        # Every machine would have to go on from the same step.
+        self.saves = not isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+
+    def go_on(self, state):
+        """Where a run left off that was stopped or killed."""
+        if state['data'] != self.data:
+            raise UserError(f'{self.folder} holds an unfinished run on other data. Start over with --fresh.')
+        self.epoch, self.step, self.epochs = state['epoch'], state['step'], state['epochs']
+        if self.epochs:
+            self.best = self.best_of_file()
+        if self.epoch < self.knobs.epochs:
+            resume.restore(self.folder, self.variables)
+            self.means = [variable.numpy() for metric in self.model.metrics for variable in metric.variables]
+        self.knobs.lengths = self.train_data.fewest_lengths([rows for rows, _ in self.train_data.steps(self.knobs, 0)])
+        print(f'The run in {self.folder}/ goes on after {self.epoch} epochs and {self.step} steps.')
+
+    def best_of_file(self):
+        path = self.folder / 'model.safetensors'
+        try:
+            with safetensors.safe_open(path, 'numpy') as file:
+                return json.loads(file.metadata()['best'])
+        except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
+            raise resume.damaged(path, error) from error
+
+    def save(self, **about):
+        if self.saves:
+            began = time.monotonic()
+            about |= {'epoch': self.epoch, 'step': self.step, 'data': self.data,
+                      'epochs': [row for row in self.epochs if row['epoch'] <= self.epoch]}
+            resume.save(self.folder, about, self.variables if self.epoch < self.knobs.epochs else [])
+            self.saved = time.monotonic()
+            self.saving += self.saved - began
+            self.pause = self.knobs.save_every and max(self.knobs.save_every, 50 * (self.saved - began))
+
+    def fit(self, epochs):
+        batches = self.train_data.training_batches(self.knobs, self.epoch, self.step)
+        try:
+            self.model.fit(batches, steps_per_epoch=self.steps - self.step, initial_epoch=self.epoch, epochs=epochs,
+                           verbose=0, callbacks=[self])
+        except tf.errors.ResourceExhaustedError as error:
+            length = max(self.train_data.lengths[rows].max() for rows in self.rows(self.step, self.step + 1))
+            raise UserError(f'{self.where()}: out of memory with {self.knobs.batch_size} examples of {length} tokens. '
+                            'Lower --batch-size (with --grad-accumulation for the same updates) or --maxlen.'
+                            ) from error
+
+    def where(self):
+        return f'epoch {self.epoch + 1}, step {self.step} of {self.steps}'
+
+    def rows(self, first, last):
+        """The rows of these steps of the epoch under way."""
+        return [rows for rows, _ in itertools.islice(self.train_data.steps(self.knobs, self.epoch), first, last)]
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.started, self.waited = time.time(), self.train_data.waited
-        self.bar = tqdm(total=self.steps, desc=f'epoch {epoch + 1}/{self.knobs.epochs}', unit='step', leave=False,
-                        disable=not sys.stderr.isatty())
+        self.resumed_at, self.started, self.waited = self.step, time.time(), self.train_data.waited
+        self.saving = 0.0
+        if self.resumed_at:          # the mean loss of the epoch so far
+            for variable, mean in zip([one for metric in self.model.metrics for one in metric.variables], self.means,
+                                      strict=True):
+                variable.assign(mean)
+        self.bar = progress(self.steps, f'epoch {epoch + 1}/{self.knobs.epochs}', 'steps', self.step)
+        resume.Stop.gently = True
 
     def on_train_batch_end(self, batch, logs=None):
-        self.bar.update(batch + 1 - self.bar.n)
+        before, self.step = self.step, self.resumed_at + batch + 1
+        self.bar.update(self.step - before)
+        if not np.isfinite(logs['loss']):
+            rows = [self.train_data.examples[i] for i in np.unique(self.rows(before, self.step))]
+            lines = ', '.join(str(example.line) for example in sorted(rows, key=lambda example: example.line))
+            kept = f' The state of an earlier step is kept in {self.folder}/.' if \
+                (self.folder / resume.STATE).is_file() else ''
+            rate = float(self.model.optimizer.learning_rate)
+            raise Diverged(f'{self.where()}, learning rate {rate:g}: the loss is {logs["loss"]}. Its rows: '
+                           f'{rows[0].file}, lines {lines}. Lower --learning-rate, or mend the data, and start '
+                           f'over with --fresh.{kept}')
+        if resume.Stop.number or time.monotonic() - self.saved >= self.pause:
+            self.save()
+        if resume.Stop.number:
+            raise resume.Stopped(resume.Stop.number)
 
     def on_epoch_end(self, epoch, logs=None):
         self.bar.close()
-        trained = time.time()
         if isinstance(inner_optimizer(self.model), AdamW):
             inner_optimizer(self.model).decay_other_rows(self.model.trainable_variables)
+        resume.Stop.gently, self.step = False, self.steps
+        try:
+            if resume.Stop.number:
+                raise resume.Stopped(resume.Stop.number)
+            self.end_epoch(epoch, logs)
+        except resume.Stopped:
+            self.save(loss=logs['loss'])
+            raise
+        self.epoch, self.step, resume.Stop.gently = epoch + 1, 0, True
+        if time.monotonic() - self.saved >= self.pause:
+            self.save()
+
+    def end_epoch(self, epoch, logs):
+        trained = time.time()
         logits = predict(self.knobs, self.model, self.dev_data)
         if not np.isfinite(logits).all():
-            raise UserError(f'epoch {epoch + 1}: the outputs on dev are not finite, the training has diverged. Lower '
-                            f'--learning-rate (now {self.knobs.learning_rate:g}).')
+            raise Diverged(f'epoch {epoch + 1}: the outputs on dev are not finite, the training has diverged. Lower '
+                           f'--learning-rate (now {self.knobs.learning_rate:g}).')
         metrics = {name: float(value) for name, value in self.score(logits, self.dev_data.examples).items()}
         mean = sum(metrics.values()) / len(metrics)
         row = {'epoch': epoch + 1, 'loss': logs['loss'], **metrics, 'score': mean,
                'train_seconds': trained - self.started, 'dev_seconds': time.time() - trained,
                'wait_seconds': self.train_data.waited - self.waited,        # for batches, while training
-               'examples_per_second': self.examples / (trained - self.started),
+               'save_seconds': self.saving, 'examples_per_second':
+                   len(self.train_data) * (1 - self.resumed_at / self.steps) / (trained - self.started),
                'same_answer': same_answer(self.knobs, logits, self.dev_data.labels)}
         self.epochs.append(row)
-        if self.best is None or mean > self.best['score'] or (np.isnan(self.best['score']) and not np.isnan(mean)):
+        # The second: it was the best before the run was killed, and went on before it.
+        if self.best is None or self.best['epoch'] == row['epoch'] or mean > self.best['score'] or (
+                np.isnan(self.best['score']) and not np.isnan(mean)):
             self.best = row
-            self.best_weights = {name: v.numpy() for name, v in named_weights(self.model).items()}
-            write_file(self.folder / 'model.safetensors', safetensors.numpy.save(self.best_weights))
+            weights = {name: v.numpy() for name, v in named_weights(self.model).items()}
+            write_file(self.folder / 'model.safetensors', safetensors.numpy.save(weights, {'best': json.dumps(row)}))
             write_mistakes(self.folder / 'dev_predictions.tsv', self.knobs, logits, self.dev_data)
         write_json(self.folder / 'metrics.json', {'finished': False, 'best': self.best, 'last': row,
                                                   'epochs': self.epochs})
@@ -281,6 +390,15 @@ class Monitor(keras.callbacks.Callback):
               f'best {show_value(self.best["score"])} (epoch {self.best["epoch"]})  '
               f'{row["examples_per_second"]:.0f} examples/s  {left // 60}:{left % 60:02} left', flush=True)
 
+    def end(self):
+        """The weights of the best epoch, and the two scores."""
+        resume.Stop.gently = False
+        self.save()
+        weights = safetensors.numpy.load_file(self.folder / 'model.safetensors')
+        for name, variable in named_weights(self.model).items():
+            variable.assign(weights[name])
+        self.report()
+
     def report(self):
         last = self.epochs[-1]
         print(f'dev, best epoch {self.best["epoch"]}: {show(self.best)}\n'
@@ -293,7 +411,7 @@ class Monitor(keras.callbacks.Callback):
 
 def metric_names(row):
     return [name for name in row if name not in ('epoch', 'loss', 'score', 'train_seconds', 'dev_seconds',
-                                                 'wait_seconds', 'examples_per_second', 'same_answer')]
+                                                 'wait_seconds', 'save_seconds', 'examples_per_second', 'same_answer')]
 
 
 def show_value(value):
@@ -368,7 +486,7 @@ def run_config(knobs):
 def source_hashes(task):
     """{file: sha256} of the code that makes a run of this script."""
     paths = [config.ROOT / f'{name}.py' for name in (
-        task, 'snippets', 'tokens', 'optimizers', 'encoders', 'layers', 'checkpoints', 'config')]
+        task, 'snippets', 'resume', 'tokens', 'optimizers', 'encoders', 'layers', 'checkpoints', 'config')]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
@@ -413,67 +531,93 @@ def plot(path, knobs, epochs, names):
 
 
 def launch(main, knobs, description):
-    """Run a script's main(knobs) from the command line. Exit status: 0 done, 2 bad input, 130 interrupted."""
+    """Run a script's main(knobs) from the command line. Exit status: 0 done, 2 bad input, 3 diverged, 130
+    stopped by Ctrl-C, 143 by SIGTERM."""
     sys.stdout.reconfigure(line_buffering=True)
     try:
-        given = config.parse_args(knobs, description)
-        model = given.get('model', knobs.model)
-        recipe = config.MODELS[model].recipe if model in config.MODELS else open_model(model, knobs.model_dir).recipe
-        knobs = for_device(knobs.for_recipe(recipe, given))
-        folder = run_folder(knobs)
-        if finished(knobs, folder):
-            return
-        with contextlib.ExitStack() as stack:
-            strategy, first = distribution(knobs)
-            stack.enter_context(strategy.scope())
-            if not first:       # its files are the first one's, and go nowhere
-                knobs.runs_dir = knobs.results_dir = stack.enter_context(tempfile.TemporaryDirectory())
-                stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            run(main, knobs, run_folder(knobs))
+        with resume.guarded():
+            start(main, knobs, description)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(error.status) from None
     except OSError as error:        # a read-only folder, a file where a folder should be, a full disk
         if not error.filename:
             raise
         print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        raise SystemExit(130) from None
+    except resume.Stopped as stopped:
+        print('interrupted: the same command goes on', file=sys.stderr)
+        raise SystemExit(128 + stopped.number) from None
+
+
+def start(main, knobs, description):
+    """The run that the command line asks for, unless it is there already."""
+    given = config.parse_args(knobs, description)
+    model = given.get('model', knobs.model)
+    recipe = config.MODELS[model].recipe if model in config.MODELS else open_model(model, knobs.model_dir).recipe
+    knobs = for_device(knobs.for_recipe(recipe, given))
+    if finished(knobs, run_folder(knobs)):
+        return
+    with contextlib.ExitStack() as stack:
+        strategy, first = distribution(knobs)
+        if not first:       # its files are the first one's, and go nowhere
+            knobs.runs_dir = knobs.results_dir = stack.enter_context(tempfile.TemporaryDirectory())
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(strategy.scope())
+        run(main, knobs, run_folder(knobs))
 
 
 def run(main, knobs, folder):
     """main(knobs), with what is said before and after it."""
-    print(f'{knobs.task}: {knobs.model} with the {knobs.recipe} recipe, seed {knobs.seed}, learning rate '
-          f'{knobs.learning_rate:g}, batch size {knobs.batch_size}, maxlen {knobs.maxlen}, {knobs.epochs} epochs')
-    print(device(knobs))
-    if knobs.demo:
-        print('Demo: made-up data. Its scores mean nothing on the leaderboard.')
-    keras.utils.set_random_seed(knobs.seed)
-    main(knobs)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said) if knobs.quiet else contextlib.nullcontext():
+        print(f'{knobs.task}: {knobs.model} with the {knobs.recipe} recipe, seed {knobs.seed}, learning rate '
+              f'{knobs.learning_rate:g}, batch size {knobs.batch_size * knobs.grad_accumulation}, maxlen '
+              f'{knobs.maxlen}, {knobs.epochs} epochs')
+        print(device(knobs))
+        if knobs.demo:
+            print('Demo: made-up data. Its scores mean nothing on the leaderboard.')
+        keras.utils.set_random_seed(knobs.seed)
+        if knobs.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        main(knobs)
     metrics = read_json(folder / 'metrics.json')
     write_json(folder / 'metrics.json', metrics | {'finished': True})
+    (folder / resume.STATE).unlink(missing_ok=True)
+    if knobs.quiet:
+        print(*(line for line in said.getvalue().splitlines() if line.startswith(('dev, ', 'Note:'))), sep='\n')
     print(f'Everything else about this run: {folder}/')
 
 
 def finished(knobs, folder):
-    """Whether this very run is there already, which is said. Raises UserError where it would overwrite another one."""
-    if knobs.fresh or not (folder / 'metrics.json').is_file() or not read_json(folder / 'metrics.json')['finished']:
+    """Whether this very run is there already, which is said. Raises UserError where another one would be overwritten,
+    finished or not."""
+    if knobs.fresh:
         return False
-    before, now = read_json(folder / 'config.json'), json.loads(json.dumps(run_config(knobs)))
-    # They change no number.
-    free = ('fresh', 'runs_dir', 'results_dir', 'model_dir', 'cache_dir', 'cache', 'eval_batch_size',
-            'steps_per_execution')
-    changed = [f'{name}: {before["knobs"].get(name)} -> {value}' for name, value in now['knobs'].items()
-               if name not in free and before['knobs'].get(name) != value]
-    changed += [f'{name} was edited' for name, value in now['source_sha256'].items()
-                if before['source_sha256'].get(name) != value]
-    if changed:
-        raise UserError(f'{folder} holds a finished run with other settings ({"; ".join(changed)}). '
-                        'Overwrite it with --fresh, or keep it and choose another --seed or --runs-dir.')
-    best = read_json(folder / 'metrics.json')['best']
-    print(f'This run is finished: dev {show(best)} (epoch {best["epoch"]}), {folder}/. --fresh runs it again.')
+    try:
+        done = (folder / 'metrics.json').is_file() and read_json(folder / 'metrics.json')['finished']
+        if not done and not (folder / resume.STATE).is_file():
+            return False
+        before, now = read_json(folder / 'config.json'), json.loads(json.dumps(run_config(knobs)))
+        # They change no number.
+        free = ('fresh', 'runs_dir', 'results_dir', 'model_dir', 'cache_dir', 'cache', 'eval_batch_size', 'save_every',
+                'quiet', 'steps_per_execution')
+        changed = [f'{name}: {before["knobs"].get(name)} -> {value}' for name, value in now['knobs'].items()
+                   if name not in free and before['knobs'].get(name) != value]
+        changed += [f'{name} was edited' for name, value in now['source_sha256'].items()
+                    if before['source_sha256'].get(name) != value]
+        if changed:
+            raise UserError(f'{folder} holds {"a finished" if done else "an unfinished"} run with other settings '
+                            f'({"; ".join(changed)}). Overwrite it with --fresh, or keep it and choose another --seed '
+                            'or --runs-dir.')
+        if not done:
+            return False
+        best = read_json(folder / 'metrics.json')['best']
+        print(f'This run is finished: dev {show(best)} (epoch {best["epoch"]}), {folder}/. --fresh runs it again.')
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f'{folder}: config.json or metrics.json is not what a run leaves behind. Start over with '
+                        '--fresh.') from error
+    (folder / resume.STATE).unlink(missing_ok=True)
     return True
 
 
@@ -501,6 +645,8 @@ def distribution(knobs):
     except (ValueError, AttributeError):
         raise UserError('TF_CONFIG: not what tf.distribute expects: {"cluster": {"worker": ["host:port", ...]}, '
                         '"task": {"type": "worker", "index": 0}}.') from None
+    if knobs.grad_accumulation > 1:
+        raise UserError('--grad-accumulation does not go with --devices all.')
     first = not machines or task.get('type') == 'chief' or 'chief' not in machines and task.get('index') == 0
     if machines:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()

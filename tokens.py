@@ -7,17 +7,16 @@ import hashlib
 import io
 import itertools
 import os
-import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 import tokenizers
-from tqdm import tqdm
 
 import config
 from checkpoints import UserError, load_tokenizer, open_model, write_file
+from progress import progress
 
 # ---- Token ids ------------------------------------------------------------------------------------------------------
 
@@ -58,11 +57,14 @@ def encode(tokenizer, texts, chunk=10000):
     """How many tokens every text has, and the ids of all in one array, both int32; in chunks, as encodings are large.
     `tokenizers` uses every core."""
     counts, ids = [], array.array('i')
+    bar = progress(len(texts), 'tokenize', 'texts')
     for start in range(0, len(texts), chunk):
         for encoding in tokenizer.encode_batch_fast(texts[start:start + chunk], add_special_tokens=False):
             one = encoding.ids
             counts.append(len(one))
             ids.fromlist(one)
+        bar.update(len(counts) - bar.n)
+    bar.close()
     return np.array(counts, np.int32), np.array(ids, np.int32)
 
 
@@ -91,7 +93,7 @@ def kept_ids(folder, tokenizer, texts):
         return counts, ids
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except (OSError, ValueError, IndexError):
+    except Exception:       # numpy evaluates the header as Python
         print(f'{path}: damaged, or no file of token ids; made again.')
 
     counts, ids = encode(tokenizer, texts)
@@ -142,7 +144,7 @@ class Tokens:
 
     def __init__(self, examples, ids, starts, counts, maxlen, cls, sep):
         self.examples, self.ids, self.starts, self.counts, self.maxlen = examples, ids, starts, counts, maxlen
-        self.cls, self.sep, self.lengths_a = cls, sep, counts[:, 0] + 2
+        self.cls, self.sep, self.lengths_a, self.waited = cls, sep, counts[:, 0] + 2, 0.0
         self.lengths = (counts + 1).sum(1) + 1
         if examples[0].label is not None:
             self.labels = np.array([example.label for example in examples])     # int64, or float64 for scores
@@ -202,27 +204,33 @@ class Tokens:
             j = one[j]
         return lengths[::-1]
 
-    def training_batches(self, knobs):
-        """An endless tf.data stream of ((ids, segments), labels, weights): epoch after epoch, each shuffled by (seed,
-        epoch).
+    def steps(self, knobs, epoch):
+        """The rows, (batch_size,), and their weights, of every training step of this epoch.
+
+        A last batch of n rows is filled up with rows of weight 0; the others weigh batch_size / n, so that the mean of
+        weighted losses is the mean over the n rows. A batch of grad_accumulation steps is one batch in this, too.
+        """
+        size = knobs.batch_size * knobs.grad_accumulation
+        for rows in self.shuffled(knobs.seed, epoch, size):
+            weights = np.zeros(size, np.float32)
+            weights[:len(rows)] = size / len(rows)
+            yield from zip(cut(np.resize(rows, size), knobs.batch_size), cut(weights, knobs.batch_size), strict=True)
+
+    def training_batches(self, knobs, epoch=0, step=0):
+        """An endless tf.data stream of ((ids, segments), labels, weights), as steps() gives them, epoch after epoch,
+        from this step of this epoch on (both from 0).
 
         Every batch has `batch_size` rows, so that XLA has no other shape to compile and several devices get equal parts
-        of it. A last batch of n rows is filled up with rows of weight 0; the others weigh batch_size / n, so that the
-        mean of weighted losses is the mean over the n rows.
-
-        `waited` counts the seconds that the training has waited for batches; several devices, which fetch ahead, do not
-        show it. knobs.lengths is set to what they are padded to, for dev and test.
+        of it. `waited` counts the seconds that the training has waited for batches; several devices, which fetch ahead,
+        do not show it. knobs.lengths is set to what they are padded to, for dev and test.
         """
-        knobs.lengths = lengths = self.fewest_lengths(self.shuffled(knobs.seed, 0, knobs.batch_size))
+        knobs.lengths = lengths = self.fewest_lengths([rows for rows, _ in self.steps(knobs, 0)])
         strategy, self.waited = tf.distribute.get_strategy(), 0.0
 
         def stream(parts):
-            for epoch in itertools.count():
-                for rows in self.shuffled(knobs.seed, epoch, knobs.batch_size):
-                    real, longest = len(rows), [one for one in lengths if one >= self.lengths[rows].max()][:1]
-                    weights = np.zeros(knobs.batch_size, np.float32)
-                    weights[:real] = knobs.batch_size / real
-                    rows = np.resize(rows, knobs.batch_size)
+            for number in itertools.count(epoch):
+                for rows, weights in itertools.islice(self.steps(knobs, number), step if number == epoch else 0, None):
+                    longest = [one for one in lengths if one >= self.lengths[rows].max()][:1]
                     for part in parts:
                         yield self.batch(rows[part], longest), self.labels[rows[part]], weights[part]
 
@@ -274,8 +282,11 @@ class Tokens:
             batches, lengths = [*batches, order[start:]], ()
 
         def stream():
-            for rows in tqdm(batches, 'predict', leave=False, unit='step', disable=not sys.stderr.isatty()):
+            bar = progress(len(batches), 'predict', 'steps')
+            for rows in batches:
                 yield (self.batch(rows, lengths),)
+                bar.update(1)
+            bar.close()
 
         dataset = tf.data.Dataset.from_generator(stream, output_signature=(PAIR,)).prefetch(PREFETCH)
         return dataset.with_options(OPTIONS), order

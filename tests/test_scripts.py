@@ -3,7 +3,9 @@
 import csv
 import importlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -84,6 +86,7 @@ def test_a_whole_run(name, tmp_path, tiny_bert, capsys, monkeypatch):
     losses = [float(row['loss']) for row in rows_of(folder / 'dev_predictions.tsv')]
     assert losses == sorted(losses, reverse=True)
     assert not list(folder.glob('.*'))
+    assert not (folder / 'state.safetensors').exists()
 
 
 def test_the_best_weights_are_kept_and_can_be_started_from(tmp_path, tiny_bert, capsys, monkeypatch):
@@ -229,7 +232,8 @@ def test_an_interrupted_run_leaves_no_half_files(tmp_path, tiny_bert, monkeypatc
     (tmp_path / 'results' / 'CoLA.tsv').write_text('earlier\n')
 
     def interrupt(*args):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)     # a second one does not wait for the step
     monkeypatch.setattr(snippets.Monitor, 'on_train_batch_end', interrupt)
     with pytest.raises(SystemExit) as end:
         start(CoLA, *options(tmp_path, tiny_bert))
@@ -242,7 +246,7 @@ def test_a_diverged_training_stops_and_writes_no_predictions(tmp_path, tiny_bert
     monkeypatch.setattr(snippets, 'predict', lambda knobs, model, data: np.full((len(data), 2), np.nan))
     with pytest.raises(SystemExit) as end:
         start(CoLA, *options(tmp_path, tiny_bert))
-    assert end.value.code == 2
+    assert end.value.code == 3
     assert 'epoch 1: the outputs on dev are not finite' in capsys.readouterr().err
     assert not list(tmp_path.glob('results/*'))
 

@@ -133,9 +133,10 @@ class Clock(snippets.Monitor):
             self.products.run()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.ended, self.best_weights = self.now(self.steps), snippets.named_weights(self.model)
+        self.bar.close()
+        self.ended = self.now(self.steps)
 
-    def report(self):
+    def end(self):
         pass
 
 
@@ -183,12 +184,12 @@ def train(request, knobs, model, data, dev_data):
     began = time.time()
     products = Products(knobs.precision)
     not_ours = time.time() - began
-    clock = Clock(len(warm), len(warm + chosen), products, knobs, data, dev_data, script_score)
-    snippets.Monitor = lambda *_: clock
+    clocks = []
+    snippets.Monitor = lambda *args: clocks.append(Clock(len(warm), len(warm + chosen), products, *args)) or clocks[0]
     if GPUS:
         tf.config.experimental.reset_memory_stats('GPU:0')
     snippets.train(knobs, model, data, dev_data, script_score)
-    found = peaks()
+    found, clock = peaks(), clocks[0]
 
     timed = (warm + chosen)[clock.begun['done']:]
     seconds = clock.ended['time'] - clock.begun['time']

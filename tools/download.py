@@ -25,7 +25,6 @@ from urllib.parse import quote, urlsplit
 import pooch
 import requests
 import safetensors
-from tqdm import tqdm
 
 try:
     import fcntl
@@ -33,6 +32,7 @@ except ImportError:     # Windows
     fcntl = None
 
 import config
+from progress import progress
 
 TIMEOUT = (10, 20)              # seconds: for a connection (to each address of a host), for the next bytes
 RETRIES, RETRY_WAIT = 3, 1.0    # a transfer that broke off is continued this often, after 1, 2 and 3 seconds
@@ -133,8 +133,7 @@ def receive(response, part):
     length = response.headers.get('Content-Length')
     total = start + int(length) if length else None
     with part.open('ab' if start else 'wb') as file, \
-            tqdm(total=total, initial=start, desc=part.stem, unit='B', unit_scale=True, leave=False,
-                 disable=not sys.stderr.isatty()) as bar:
+            contextlib.closing(progress(total, part.stem, 'B', start)) as bar:
         for chunk in response.iter_content(CHUNK):
             file.write(chunk)
             bar.update(len(chunk))

@@ -14,7 +14,8 @@ import config
 import snippets
 from checkpoints import Checkpoint, UserError, open_model, read_json, read_lines
 
-MODULES = ('config', 'checkpoints', 'layers', 'encoders', 'optimizers', 'tokens', 'snippets')        # no scripts
+# The files beside the scripts that are none.
+MODULES = ('config', 'checkpoints', 'progress', 'resume', 'layers', 'encoders', 'optimizers', 'tokens', 'snippets')
 
 
 def open_run(folder, **changed):

@@ -1,0 +1,133 @@
+"""A run that was stopped is the run that it would have been; what stops a run is said, and nothing is lost."""
+
+import json
+import os
+import resource
+import signal
+
+import filelock
+import numpy as np
+import pytest
+import safetensors.numpy
+from test_scripts import options, start
+
+import CoLA
+import resume
+import snippets
+import STSB
+from checkpoints import UserError
+from snippets import tf
+from tools import fuzz, kill
+
+
+def weights_of(folder):
+    return safetensors.numpy.load_file(next(path for path in folder.glob('runs/*/*') if path.is_dir())
+                                       / 'model.safetensors')
+
+
+def stop_in(monkeypatch, where, number, signum):
+    """Let the run get this signal in the call of this number of a method of its Monitor."""
+    method, calls = getattr(snippets.Monitor, where), []
+
+    def stopped(self, *args):
+        calls.append(args)
+        if len(calls) == number:
+            os.kill(os.getpid(), signum)
+        return method(self, *args)
+    monkeypatch.setattr(snippets.Monitor, where, stopped)
+
+
+@pytest.mark.parametrize(('script', 'where', 'number', 'signum', 'more'), [
+    (CoLA, 'on_train_batch_end', 4, signal.SIGTERM, ()),        # in the first step of the second epoch
+    (STSB, 'end_epoch', 1, signal.SIGINT, ('--precision=float16', '--grad-accumulation=2', '--batch-size=8')),
+    (CoLA, 'report', 1, signal.SIGTERM, ('--epochs=1',)),       # before the answers are written
+])
+def test_a_stopped_run_goes_on_to_the_same_end(script, where, number, signum, more, tmp_path, tiny_bert, monkeypatch,
+                                               capsys):
+    more = (*more, '--no-jit')
+    start(script, *options(tmp_path / 'undisturbed', tiny_bert, *more))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        stop_in(patch, where, number, signum)
+        start(script, *options(tmp_path / 'stopped', tiny_bert, *more))
+    assert end.value.code == 128 + signum
+    assert 'the same command goes on' in capsys.readouterr().err
+    folder = tmp_path / 'stopped' / 'runs' / script.__name__ / 'tiny-bert-seed42'
+    assert (folder / resume.STATE).is_file()
+    if where == 'on_train_batch_end':       # another command does not go on from there
+        with pytest.raises(SystemExit) as end:
+            start(script, *options(tmp_path / 'stopped', tiny_bert, '--no-fresh', '--learning-rate=1e-3', *more))
+        assert end.value.code == 2
+        assert 'an unfinished run with other settings (learning_rate: ' in capsys.readouterr().err
+    start(script, *options(tmp_path / 'stopped', tiny_bert, '--no-fresh', *more))
+    assert 'goes on after ' in capsys.readouterr().out
+    # Compared like this by a program that the README shows, too.
+    assert kill.differences(tmp_path / 'undisturbed', tmp_path / 'stopped') == []
+
+
+def test_two_runs_in_one_folder(tmp_path, tiny_bert, monkeypatch, capsys):
+    (tmp_path / 'runs' / 'CoLA').mkdir(parents=True)
+    with filelock.FileLock(tmp_path / 'runs' / 'CoLA' / '.tiny-bert-seed42.lock'), pytest.raises(SystemExit) as end:
+        start(CoLA, *options(tmp_path, tiny_bert))
+    assert end.value.code == 2
+    assert 'another run is at work in this folder' in capsys.readouterr().err
+    assert not list(tmp_path.glob('runs/CoLA/tiny*/*'))
+
+
+def test_a_loss_that_is_not_finite_names_its_rows(tmp_path, tiny_bert, monkeypatch, capsys):
+    load = STSB.load_data
+
+    def spoilt(knobs, split):
+        examples = load(knobs, split)
+        return [x._replace(label=float('nan')) if split == 'train' and x.line == 17 else x for x in examples]
+
+    monkeypatch.setattr(STSB, 'load_data', spoilt)
+    with pytest.raises(SystemExit) as end:
+        start(STSB, *options(tmp_path, tiny_bert, '--save-every=0', '--no-swap-pairs'))
+    assert end.value.code == 3
+    error = capsys.readouterr().err
+    assert 'the loss is nan' in error and 'train.tsv, lines ' in error and 'learning rate ' in error
+    lines = error.split('train.tsv, lines ')[1].split('.')[0].split(', ')
+    assert '17' in lines and len(lines) <= 16
+    assert not list(tmp_path.glob('results/*'))
+
+
+def test_a_full_disk_leaves_the_earlier_state(tmp_path):
+    variables = [tf.Variable(tf.ones((100, 100)))]
+    resume.save(tmp_path, {'epoch': 1}, variables)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(UserError, match='state.safetensors: cannot be written'):
+            resume.save(tmp_path, {'epoch': 2}, variables)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert resume.read(tmp_path) == {'epoch': 1}
+    assert [path.name for path in tmp_path.iterdir()] == [resume.STATE]
+
+
+def test_accumulated_gradients_make_the_update_of_the_large_batch(tmp_path, tiny_bert, monkeypatch):
+    """48 examples in batches of 20: the last has 8, in one step of 10 and one of 10 that is padding in part."""
+    monkeypatch.setattr(snippets.Dropout, 'call', lambda self, inputs, training=None: inputs)
+    found = []
+    for name, more in (('large', ['--batch-size=20']), ('small', ['--batch-size=10', '--grad-accumulation=2'])):
+        start(CoLA, *options(tmp_path / name, tiny_bert, '--dropout=0', '--no-predict', '--learning-rate=1e-3',
+                             '--no-jit', *more))
+        found.append(weights_of(tmp_path / name))
+    moved = {key: np.abs(found[0][key] - value).max() for key, value in found[1].items()}
+    assert max(value for key, value in moved.items() if not key.endswith('key/bias')) < 1e-5
+    rows = [json.loads(next((tmp_path / name).rglob('metrics.json')).read_text())['last']
+            for name in ('large', 'small')]
+    assert rows[0]['loss'] == pytest.approx(rows[1]['loss'], rel=1e-5)
+
+
+class Sent(list):
+    send = list.append
+
+
+@pytest.mark.parametrize('kind', fuzz.KINDS)
+def test_damaged_files_are_refused(kind):
+    sent = Sent()
+    fuzz.try_kind(kind, 20, 7, sent)
+    bad = [one for one in sent if one[1] not in ('begun', 'read', 'refused', 'end')]
+    assert not bad, bad[0]
+    assert len(sent) == 41

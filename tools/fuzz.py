@@ -1,0 +1,303 @@
+"""Does any damaged file get past the readers, as a traceback, a hang or a gigabyte of memory?
+
+    uv run -m tools.fuzz                        # every kind of file, 1000 damaged ones of each
+    uv run -m tools.fuzz tsv zip --count 5000 --seed 1
+
+Takes an intact file of each kind, damages it at random (bytes, slices, numbers, values of json) and reads it as the
+scripts do. It must be read, or refused by a UserError. Every kind has a process of its own, so that a crash is seen.
+Exit status: 0 all fine, 1 not, 2 bad input.
+"""
+
+import argparse
+import contextlib
+import functools
+import io
+import json
+import multiprocessing
+import random
+import re
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import zipfile
+from pathlib import Path
+
+SECONDS = 10            # for one file
+GIB = 2**30
+ODD = (None, True, -1, 0, 0.5, 10**12, 1e308, float('nan'), '', 'x', '../x', [], [1], {}, {'x': 1})
+MARKS, NUMBERS = (b'\t', b'\n', b'\r\n', b'"', b'\xff\xfe', b'{'), (b'-1', b'99999999999999999999', b'0.5')
+SIZES = {'vocab_size': 96, 'hidden_size': 64, 'num_hidden_layers': 2, 'num_attention_heads': 2, 'intermediate_size': 48,
+         'max_position_embeddings': 64, 'type_vocab_size': 2, 'hidden_act': 'gelu', 'hidden_dropout_prob': 0.1,
+         'attention_probs_dropout_prob': 0.1, 'layer_norm_eps': 1e-12}
+
+# ---- Damage ---------------------------------------------------------------------------------------------------------
+
+
+def damage(data, chance):
+    """`data` (bytes) with one to three things wrong."""
+    for _ in range(chance.randint(1, 3)):
+        # Half of it near the beginning, where formats have their headers.
+        at = chance.randrange(min(len(data), 400) if chance.random() < 0.5 else len(data)) if data else 0
+        end = at + chance.choice((1, 1, 2, 8, 100))
+        data = chance.choice((
+            lambda data, at, end: data[:at] + bytes(b ^ 1 << chance.randrange(8) for b in data[at:end]) + data[end:],
+            lambda data, at, end: data[:at] + chance.randbytes(end - at) + data[end:],
+            lambda data, at, end: data[:at] + data[end:],
+            lambda data, at, end: data[:end] + data[at:],
+            lambda data, at, end: data[:at] + b'\0' * (end - at) + data[end:],
+            lambda data, at, end: data[:at] + chance.choice(MARKS) + data[at:],
+            lambda data, at, end: data[:at],
+            lambda data, at, end: data[:at] + re.sub(rb'\d+', chance.choice(NUMBERS), data[at:], count=1),
+        ))(data, at, end)
+    return data
+
+
+def damage_json(data, chance):
+    """A value of it replaced or gone; or as damage()."""
+    if chance.random() < 0.3:
+        return damage(data, chance)
+    if chance.random() < 0.02:
+        return b'[' * 100000
+    content = json.loads(data)
+    for _ in range(chance.randint(1, 2)):
+        place = content
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            if not keys:
+                break
+            key = chance.choice(keys)
+            if isinstance(place[key], (dict, list)) and place[key] and chance.random() < 0.8:
+                place = place[key]
+                continue
+            if chance.random() < 0.3:
+                del place[key]
+            else:
+                place[key] = chance.choice(ODD)
+            break
+    return json.dumps(content).encode()
+
+
+# ---- Kinds of files -------------------------------------------------------------------------------------------------
+# Each gets an empty folder and gives (the file to damage, how it is read).
+
+
+def tsv(folder, task):
+    import config
+    import snippets
+    script = __import__(task)
+    name = task.replace('STSB', 'STS-B')
+    shutil.copytree(config.ROOT / 'demo' / name, folder / 'data' / name)
+    knobs = config.Knobs(task, labels=script.knobs.labels, data_dir=str(folder / 'data'))
+    path = snippets.data_file(knobs, f'{name}/train.tsv')
+    path.write_bytes(b'\n'.join(path.read_bytes().split(b'\n')[:50]) + b'\n')
+    return path, lambda: script.load_data(knobs, 'train')
+
+
+def model(folder, layout, file):
+    import config
+    from checkpoints import Checkpoint, check_shapes, load_tokenizer, load_variables
+    from snippets import tf
+    from tools.align import random_model
+    from tools.convert import convert
+    (folder / 'sizes.json').write_text(json.dumps(SIZES))
+    found = random_model(folder / 'sizes.json', folder / 'google')
+    if layout == 'Hugging Face':
+        convert(str(found), folder / 'hugging', config.Knobs.model_dir)
+        found = folder / 'hugging'
+    whole = Checkpoint(found)
+    shapes = {name: shape for name, shape in whole.shapes.items() if name.startswith('bert/') and 'pooler' not in name}
+    variables = {name: tf.Variable(tf.zeros(shape)) for name, shape in shapes.items()}
+
+    def read():
+        checkpoint = Checkpoint(found)
+        check_shapes(checkpoint)
+        load_variables(checkpoint, variables)
+        load_tokenizer.cache_clear()
+        load_tokenizer(found, checkpoint.config['vocab_size'])[0].encode('an apple, 12 pears')
+    return next(found.glob(file)), read
+
+
+def cache(folder):
+    import numpy as np
+
+    import tokens
+    from checkpoints import load_tokenizer
+    from snippets import Example
+    (folder / 'vocab.txt').write_text('\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', *'abcdefgh']) + '\n')
+    tokenizer = load_tokenizer(folder, 12)
+    examples = [Example('', i, i, 'a b c d'[:i % 8], None, 0) for i in range(200)]
+    truth = tokens.token_ids(tokenizer, 16, examples).ids
+
+    def read():
+        assert np.array_equal(tokens.token_ids(tokenizer, 16, examples, folder / 'cache').ids, truth)
+    read()
+    return next((folder / 'cache').iterdir()), read
+
+
+def state(folder):
+    import resume
+    from snippets import tf
+    variables = [tf.Variable(tf.random.normal((20, 10))), tf.Variable(3, dtype=tf.int64)]
+    resume.save(folder, {'epoch': 1, 'step': 2, 'data': 'x', 'epochs': [], 'loss': 0.5}, variables)
+
+    def read():
+        resume.read(folder)
+        resume.restore(folder, variables)
+    return folder / resume.STATE, read
+
+
+def run(folder, file):
+    import config
+    import snippets
+    from checkpoints import write_json
+    knobs = config.Knobs('CoLA', labels=('0', '1'), model='minilm', runs_dir=str(folder)).for_recipe('minilm', {})
+    place = snippets.run_folder(knobs)
+    place.mkdir(parents=True)
+    row = {'epoch': 1, 'loss': 0.1, 'mcc': 0.2, 'score': 0.2, 'train_seconds': 1.0, 'same_answer': ''}
+    write_json(place / 'config.json', snippets.run_config(knobs))
+    write_json(place / 'metrics.json', {'finished': True, 'best': row, 'last': row, 'epochs': [row]})
+    return place / file, lambda: snippets.finished(knobs, place)
+
+
+def archive(folder):
+    from tools import download
+    path = folder / 'x.zip'
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
+        for name in ('CoLA/train.tsv', 'CoLA/dev.tsv', 'CoLA/original/train.tsv'):
+            file.writestr(name, 'a\tb\tc\n' * 200)
+
+    def read():
+        with tempfile.TemporaryDirectory() as target, refusals(download.Wrong):
+            download.unpack(path, Path(target), 'train.tsv|dev.tsv')
+    return path, read
+
+
+def submission(folder):
+    from tools import submission
+    path, file = folder / 'RTE.tsv', submission.FILES['RTE.tsv']
+    path.write_text(submission.constant(file))
+    return path, lambda: submission.find_problems(path.read_bytes(), file)
+
+
+@contextlib.contextmanager
+def refusals(kind):
+    from checkpoints import UserError
+    try:
+        yield
+    except kind as error:
+        raise UserError(str(error)) from error
+
+
+KINDS = {
+    'tsv': (functools.partial(tsv, task='CoLA'), damage), 'tsv-header': (functools.partial(tsv, task='RTE'), damage),
+    'tsv-scores': (functools.partial(tsv, task='STSB'), damage),
+    'vocabulary': (functools.partial(model, layout='Google', file='vocab.txt'), damage),
+    'config': (functools.partial(model, layout='Google', file='*config.json'), damage_json),
+    'hub-config': (functools.partial(model, layout='Hugging Face', file='config.json'), damage_json),
+    'safetensors': (functools.partial(model, layout='Hugging Face', file='model.safetensors'), damage),
+    'index': (functools.partial(model, layout='Google', file='*.index'), damage),
+    'checkpoint': (functools.partial(model, layout='Google', file='*.data-*'), damage),
+    'cache': (cache, damage), 'state': (state, damage),
+    'run-config': (functools.partial(run, file='config.json'), damage_json),
+    'run-metrics': (functools.partial(run, file='metrics.json'), damage_json),
+    'zip': (archive, damage), 'submission': (submission, damage),
+}
+
+# ---- The loop -------------------------------------------------------------------------------------------------------
+
+
+def memory():
+    """The largest so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+def try_kind(kind, count, seed, sender):
+    """Send (number, what happened, details) of every damaged file, and what it cost."""
+    from checkpoints import UserError
+    prepare, spoil = KINDS[kind]
+
+    def hang(*_):
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, hang)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path, read = prepare(Path(folder))
+        intact = path.read_bytes()
+        read()
+        for number in range(count):
+            path.write_bytes(spoil(intact, random.Random(f'{seed} {kind} {number}')))
+            sender.send((number, 'begun', ''))
+            before, details = memory(), ''
+            signal.alarm(SECONDS)
+            try:
+                read()
+                happened = 'read'
+            except UserError as error:
+                happened = 'refused' if str(error) else 'no message'
+            except TimeoutError:
+                happened = 'hang'
+            except BaseException:
+                happened, details = 'traceback', traceback.format_exc(limit=-4)
+            signal.alarm(0)
+            if memory() - before > GIB:
+                happened = 'a gigabyte'
+            sender.send((number, happened, details))
+    sender.send((count, 'end', ''))
+
+
+def watch(kind, count, seed):
+    """{what happened: how often} of a kind, in a process of its own; and the first of what must not happen."""
+    context = multiprocessing.get_context('spawn')
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=try_kind, args=(kind, count, seed, sender))
+    process.start()
+    sender.close()
+    counts, first, number, happened = {}, '', -1, 'begun'
+    while happened != 'end':
+        try:
+            if not receiver.poll(120):
+                process.kill()
+                raise EOFError
+            number, happened, details = receiver.recv()
+        except EOFError:        # it has died
+            happened, details = 'crash', f'exit status {process.exitcode}'
+        if happened not in ('begun', 'end'):
+            counts[happened] = counts.get(happened, 0) + 1
+            if happened not in ('read', 'refused') and not first:
+                first = f'{kind}, seed {seed}, number {number}: {happened}\n{details}'
+        if happened == 'crash':
+            break
+    process.join()
+    return counts, first
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog='python -m tools.fuzz', description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('kinds', nargs='*', metavar='KIND', help=', '.join(KINDS))
+    parser.add_argument('--count', type=int, default=1000, help='damaged files of every kind (%(default)s)')
+    parser.add_argument('--seed', type=int, default=0)
+    given = parser.parse_args(argv)
+    if unknown := set(given.kinds) - set(KINDS):
+        parser.error(f'no such kind: {", ".join(sorted(unknown))}; choose from {", ".join(KINDS)}')
+    print('| file | damaged | read | refused | tracebacks, crashes | hangs | a gigabyte | seconds |\n'
+          '| --- | --- | --- | --- | --- | --- | --- | --- |')
+    wrong = []
+    for kind in given.kinds or KINDS:
+        began = time.monotonic()
+        counts, first = watch(kind, given.count, given.seed)
+        bad = sum(counts.get(name, 0) for name in ('traceback', 'crash', 'no message'))
+        print(f'| {kind} | {sum(counts.values())} | {counts.get("read", 0)} | {counts.get("refused", 0)} | {bad} | '
+              f'{counts.get("hang", 0)} | {counts.get("a gigabyte", 0)} | {time.monotonic() - began:.0f} |', flush=True)
+        wrong += [first] if first else []
+    for first in wrong:
+        print(first, file=sys.stderr)
+    return int(bool(wrong))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

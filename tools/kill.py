@@ -1,0 +1,124 @@
+"""Is a run that was killed, and killed again, the run that it would have been?
+
+    uv run -m tools.kill                                    # CoLA, RTE and STSB on the demo data, 8 kills each
+    uv run -m tools.kill RTE --kills 20 --data-dir GLUE --limit 300     # options of the scripts are passed on
+
+For every task the same command runs twice with --deterministic: undisturbed, and killed at random moments, two times of
+three by SIGKILL, else by SIGTERM or SIGINT, and started again until it ends; as often as it takes for all kills. Then
+the weights, every number of metrics.json but the seconds, and the TSV files must be equal, bit by bit. Exit status: 0
+equal, 1 not, 2 bad input.
+"""
+
+import argparse
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import safetensors.numpy
+
+import config
+from checkpoints import UserError, read_json, status_of
+
+TASKS = ('CoLA', 'RTE', 'STSB')
+SECONDS = {'train_seconds', 'dev_seconds', 'wait_seconds', 'save_seconds', 'examples_per_second'}
+STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+def start(task, folder, options, log):
+    """The script as a process of its own, with everything it writes under `folder`."""
+    command = [sys.executable, config.ROOT / f'{task}.py', '--deterministic', '--no-fresh', '--save-every', '0',
+               '--runs-dir', folder / 'runs', '--results-dir', folder / 'results', '--cache-dir', folder / 'cache',
+               *options]
+    # In the background of a shell SIGINT would be ignored.
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=config.ROOT,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+
+
+def finish(task, process, log):
+    if process.wait():
+        log.seek(0)
+        raise UserError(f'{task}.py ended with status {process.returncode}:\n{log.read().decode()}')
+
+
+def differences(one, two):
+    """What differs between two folders in which the same run has ended, in words."""
+    folders = [next(path for path in (folder / 'runs').glob('*/*') if path.is_dir()) for folder in (one, two)]
+    weights = [safetensors.numpy.load_file(folder / 'model.safetensors') for folder in folders]
+    metrics = [read_json(folder / 'metrics.json') for folder in folders]
+    rows = [[{name: value for name, value in row.items() if name not in SECONDS}
+             for row in (*found['epochs'], found['best'], found['last'])] for found in metrics]
+    texts = [{path.relative_to(top): path.read_bytes() for top in (folder, whole / 'results')
+              for path in top.glob('*.tsv')} for folder, whole in zip(folders, (one, two), strict=True)]
+    left = [path for path in two.rglob('*') if path.name.startswith('.') and path.suffix != '.lock']
+    found = {'weights': weights[0].keys() != weights[1].keys() or any(
+        weights[0][name].tobytes() != weights[1][name].tobytes() for name in weights[0]),
+        'metrics': rows[0] != rows[1], 'TSV files': not texts[0] or texts[0] != texts[1],
+        'files left behind': left or any((folder / 'state.safetensors').exists() for folder in folders)}
+    return [name for name, differs in found.items() if differs]
+
+
+def kill(task, kills, options, folder, chance):
+    """{what: how many} of one task, and what differed at last."""
+    with tempfile.TemporaryFile() as log:
+        began = time.monotonic()
+        finish(task, start(task, folder / 'undisturbed', options, log), log)
+        duration = time.monotonic() - began
+    counts = {'kills': 0, 'going on': 0, 'ends': 0}
+    while counts['kills'] < kills:
+        again = folder / f'killed-{counts["ends"]}'
+        while True:
+            with tempfile.TemporaryFile() as log:
+                process = start(task, again, options, log)
+                try:
+                    process.wait(chance.uniform(0, duration) if counts['kills'] < kills else None)
+                except subprocess.TimeoutExpired:
+                    number = chance.choice([signal.SIGKILL] * 4 + [signal.SIGTERM, signal.SIGINT])
+                    process.send_signal(number)
+                    process.wait()
+                    counts['kills'] += 1
+                log.seek(0)
+                said = log.read().decode()
+                counts['going on'] += bool(re.search('goes on after', said))
+                if process.returncode == 0:
+                    break
+                # A signal may come before Python is able to hear it.
+                if process.returncode not in (*STATUS.values(), -signal.SIGTERM, -signal.SIGINT):
+                    raise UserError(f'{task}.py ended with status {process.returncode}:\n{said}')
+        counts['ends'] += 1
+        if found := differences(folder / 'undisturbed', again):
+            return counts, found
+    return counts, []
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog='python -m tools.kill', description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('tasks', nargs='*', metavar='TASK', help='names of scripts')
+    parser.add_argument('--kills', type=int, default=8, help='for every task (8)')
+    parser.add_argument('--chance', type=int, default=0, help='seed of the moments (0)')
+    given, options = parser.parse_known_args(argv)
+    equal = True
+
+    def work():
+        nonlocal equal
+        print('| task | kills | of these starts went on | ends compared | differences |\n'
+              '| --- | --- | --- | --- | --- |')
+        for task in given.tasks or TASKS:
+            if not (config.ROOT / f'{task}.py').is_file():
+                raise UserError(f'{task}: no such script. Choose from {", ".join(TASKS)} and the others.')
+            with tempfile.TemporaryDirectory() as folder:
+                counts, found = kill(task, given.kills, options or ['--demo'], Path(folder),
+                                     random.Random(f'{given.chance} {task}'))
+            print(f'| {task} | {counts["kills"]} | {counts["going on"]} | {counts["ends"]} | '
+                  f'{", ".join(found) or "none"} |', flush=True)
+            equal &= not found
+    return status_of(work) or int(not equal)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
