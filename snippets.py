@@ -614,7 +614,7 @@ def finished(knobs, folder):
             return False
         best = read_json(folder / 'metrics.json')['best']
         print(f'This run is finished: dev {show(best)} (epoch {best["epoch"]}), {folder}/. --fresh runs it again.')
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f'{folder}: config.json or metrics.json is not what a run leaves behind. Start over with '
                         '--fresh.') from error
     (folder / resume.STATE).unlink(missing_ok=True)

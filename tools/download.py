@@ -10,6 +10,7 @@ A broken transfer goes on where it stopped. The addresses are in config.py.
 import argparse
 import contextlib
 import difflib
+import errno
 import json
 import os
 import re
@@ -171,7 +172,9 @@ def unpack(archive, folder, wanted):
             for name, member in chosen.items():
                 with file.open(member) as source, (folder / name).open('xb') as target:
                     shutil.copyfileobj(source, target, CHUNK)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:      # not of a wrong place in the archive
+            raise
         raise Wrong(f'{archive.name} is no intact zip archive ({error}). Does a proxy or a login page answer instead '
                     'of the server?') from error
 
