@@ -208,6 +208,8 @@ def train(knobs, model, train_data, dev_data, score):
     `score` takes (logits, examples) and returns {metric: value}; the best epoch has the highest mean of these. A metric
     that is not defined (nan) counts as lower than any other, so that there always is a best epoch.
     """
+    if knobs.init:
+        load_run(knobs, model)
     folder, vocabulary = run_folder(knobs), (open_model(knobs.model, knobs.model_dir).folder / 'vocab.txt').read_bytes()
     for path in (folder, Path(knobs.results_dir)):      # a folder that cannot be written is found before the training
         path.mkdir(parents=True, exist_ok=True)
@@ -221,8 +223,6 @@ def train(knobs, model, train_data, dev_data, score):
                 path.unlink()
         write_json(folder / 'config.json', run_config(knobs))
         write_file(folder / 'vocab.txt', vocabulary)
-        if knobs.init:
-            load_run(knobs, model)
     optimizer = inner_optimizer(model)
     if isinstance(optimizer, AdamW):
         for name, variable in named_weights(model).items():

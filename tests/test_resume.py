@@ -39,12 +39,12 @@ def stop_in(monkeypatch, where, number, signum):
 
 @pytest.mark.parametrize(('script', 'where', 'number', 'signum', 'more'), [
     (CoLA, 'on_train_batch_end', 4, signal.SIGTERM, ()),        # in the first step of the second epoch
-    (STSB, 'end_epoch', 1, signal.SIGINT, ('--precision=float16', '--grad-accumulation=2', '--batch-size=8')),
+    (STSB, 'end_epoch', 1, signal.SIGINT, ('--precision=float16', '--grad-accumulation=2', '--batch-size=8',
+                                          '--limit=12', '--no-swap-pairs')),
     (CoLA, 'report', 1, signal.SIGTERM, ('--epochs=1',)),       # before the answers are written
 ])
 def test_a_stopped_run_goes_on_to_the_same_end(script, where, number, signum, more, tmp_path, tiny_bert, monkeypatch,
                                                capsys):
-    more = (*more, '--no-jit')
     start(script, *options(tmp_path / 'undisturbed', tiny_bert, *more))
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
         stop_in(patch, where, number, signum)
@@ -110,8 +110,7 @@ def test_accumulated_gradients_make_the_update_of_the_large_batch(tmp_path, tiny
     monkeypatch.setattr(snippets.Dropout, 'call', lambda self, inputs, training=None: inputs)
     found = []
     for name, more in (('large', ['--batch-size=20']), ('small', ['--batch-size=10', '--grad-accumulation=2'])):
-        start(CoLA, *options(tmp_path / name, tiny_bert, '--dropout=0', '--no-predict', '--learning-rate=1e-3',
-                             '--no-jit', *more))
+        start(CoLA, *options(tmp_path / name, tiny_bert, '--dropout=0', '--no-predict', '--learning-rate=1e-3', *more))
         found.append(weights_of(tmp_path / name))
     moved = {key: np.abs(found[0][key] - value).max() for key, value in found[1].items()}
     assert max(value for key, value in moved.items() if not key.endswith('key/bias')) < 1e-5

@@ -96,19 +96,21 @@ def kill(task, kills, options, folder, chance):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog='python -m tools.kill', description=__doc__, allow_abbrev=False,
+    parser = argparse.ArgumentParser(prog='python -m tools.kill', usage='%(prog)s [TASK ...] [options]',
+                                     description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('tasks', nargs='*', metavar='TASK', help='names of scripts')
     parser.add_argument('--kills', type=int, default=8, help='for every task (8)')
     parser.add_argument('--chance', type=int, default=0, help='seed of the moments (0)')
-    given, options = parser.parse_known_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    count = next((i for i, one in enumerate(argv) if one.startswith('-')), len(argv))
+    tasks, (given, options) = argv[:count], parser.parse_known_args(argv[count:])
     equal = True
 
     def work():
         nonlocal equal
         print('| task | kills | of these starts went on | ends compared | differences |\n'
               '| --- | --- | --- | --- | --- |')
-        for task in given.tasks or TASKS:
+        for task in tasks or TASKS:
             if not (config.ROOT / f'{task}.py').is_file():
                 raise UserError(f'{task}: no such script. Choose from {", ".join(TASKS)} and the others.')
             with tempfile.TemporaryDirectory() as folder:
