@@ -222,7 +222,7 @@ class Tokens:
 
         Every batch has `batch_size` rows, so that XLA has no other shape to compile and several devices get equal parts
         of it. `waited` counts the seconds that the training has waited for batches; several devices, which fetch ahead,
-        do not show it. knobs.lengths is set to what they are padded to, for dev and test.
+        do not show it, nor does --deterministic. knobs.lengths is set to what they are padded to, for dev and test.
         """
         knobs.lengths = lengths = self.fewest_lengths([rows for rows, _ in self.steps(knobs, 0)])
         strategy, self.waited = tf.distribute.get_strategy(), 0.0
@@ -246,6 +246,8 @@ class Tokens:
 
         if strategy.num_replicas_in_sync > 1:
             return strategy.distribute_datasets_from_function(batches)
+        if knobs.deterministic:         # forbids clocks
+            return batches(tf.distribute.InputContext())
 
         def count(seconds):
             self.waited += seconds
