@@ -216,6 +216,8 @@ def train(knobs, model, train_data, dev_data, score):
         if not os.access(path, os.W_OK):
             raise UserError(f'{path}: no files can be written into this folder.')
     resume.lock(folder)
+    for path in folder.glob('.*'):      # of a run that was killed while it wrote
+        path.unlink()
     state = None if knobs.fresh else resume.read(folder)
     if not state:
         for pattern in ('metrics.*', 'curve.png', 'model.safetensors', resume.STATE, '*.tsv'):      # of an earlier run
