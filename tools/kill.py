@@ -54,7 +54,7 @@ def differences(one, two):
              for row in (*found['epochs'], found['best'], found['last'])] for found in metrics]
     texts = [{path.relative_to(top): path.read_bytes() for top in (folder, whole / 'results')
               for path in top.glob('*.tsv')} for folder, whole in zip(folders, (one, two), strict=True)]
-    left = [path for path in two.rglob('*') if path.name.startswith('.') and path.suffix != '.lock']
+    left = [path for path in folders[1].iterdir() if path.name.startswith('.')]
     found = {'weights': weights[0].keys() != weights[1].keys() or any(
         weights[0][name].tobytes() != weights[1][name].tobytes() for name in weights[0]),
         'metrics': rows[0] != rows[1], 'TSV files': not texts[0] or texts[0] != texts[1],
