@@ -15,6 +15,7 @@ import pytest
 from conftest import SIZES, random_variables, write_hugging_face
 
 import config
+import progress
 from tools import download
 
 
@@ -160,7 +161,7 @@ def test_ctrl_c_keeps_the_part(server, cola, fetch, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
     with monkeypatch.context() as patch:
-        patch.setattr(download.tqdm, 'update', interrupt)
+        patch.setattr(progress.Lines, 'update', interrupt)
         assert fetch('CoLA')[::2] == (130, ['CoLA.zip.part'])
     with monkeypatch.context() as patch:        # while unpacking: nothing is fetched again
         patch.setattr(download, 'unpack', interrupt)

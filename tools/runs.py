@@ -31,7 +31,7 @@ def open_run(folder, **changed):
                         'runs/.')
     script = importlib.import_module(run.task)
     given = {field.name: settled(run, field) for field in dataclasses.fields(config.Knobs)
-             if field.name in run.knobs and field.name != 'jit'}      # as it is best where this runs
+             if field.name in run.knobs and (field.name != 'jit' or run.knobs['jit'] is False)}   # else by the device
     path = str(run.folder.resolve())        # a path, where a folder has the name of a model of the table
     given |= {'model': path, 'init': path, 'cache': False, 'pooling': 'auto'}    # its configuration has its own pooling
     knobs = snippets.for_device(script.knobs.for_recipe(run.recipe, given | changed))
