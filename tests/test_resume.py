@@ -40,7 +40,7 @@ def stop_in(monkeypatch, where, number, signum):
 @pytest.mark.parametrize(('script', 'where', 'number', 'signum', 'more'), [
     (CoLA, 'on_train_batch_end', 4, signal.SIGTERM, ()),        # in the first step of the second epoch
     (STSB, 'end_epoch', 1, signal.SIGINT, ('--precision=bfloat16', '--grad-accumulation=2', '--batch-size=8',
-                                          '--limit=12', '--no-swap-pairs')),
+                                          '--limit=12', '--no-swap-pairs', '--epochs=1')),
     (CoLA, 'report', 1, signal.SIGTERM, ('--epochs=1',)),       # before the answers are written
 ])
 def test_a_stopped_run_goes_on_to_the_same_end(script, where, number, signum, more, tmp_path, tiny_bert, monkeypatch,
