@@ -1,15 +1,10 @@
-"""Model folders: configuration, vocabulary and variables, in Google's layout or Hugging Face's.
-
-Also what everything else needs to read and write files: UserError, read_lines, read_json, write_file.
-"""
+"""Model folders: configuration, vocabulary and variables, in Google's layout or Hugging Face's."""
 
 import contextlib
 import difflib
 import functools
 import hashlib
 import importlib.util
-import json
-import math
 import os
 import re
 import subprocess
@@ -18,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import config
+from files import UserError, read_json, read_lines
 
 
 @contextlib.contextmanager
@@ -53,88 +49,6 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
-
-
-class UserError(Exception):
-    """Something the user can mend. The message says what, where and how; the program ends with `status`."""
-    status = 2
-
-
-class Diverged(UserError):
-    """Training has failed: its numbers are not finite."""
-    status = 3
-
-
-# ---- Files -----------------------------------------------------------------------------------------------------------
-
-
-def status_of(work, *args):
-    """The exit status of a tool: 0, or 2 where `work` raised a UserError or an OSError, which is said in one line."""
-    try:
-        work(*args)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except OSError as error:        # a read-only folder, a file where a folder should be, a full disk
-        if not error.filename:
-            raise
-        print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
-        return 2
-    return 0
-
-
-def read_lines(path, file=None):
-    """The lines of a UTF-8 file, without line ends, and without a BOM and blank lines at the end.
-
-    `file`: what to read instead, in bytes; `path` is then only a name for messages.
-    """
-    return list(each_line(path, file))
-
-
-def each_line(path, file=None):
-    """read_lines() one by one: a training file may have hundreds of megabytes."""
-    number, blank = 0, []       # blank lines that are at the end unless another one follows
-    try:
-        # Lines end at \n, not at U+2028 and other characters of the text.
-        with open(path, 'rb') if file is None else contextlib.nullcontext(file) as file:
-            for number, data in enumerate(file, 1):
-                line = data.decode('utf-8-sig' if number == 1 else 'utf-8').removesuffix('\n')
-                blank.append(line.removesuffix('\r'))
-                if line.strip('\r'):
-                    yield from blank
-                    blank.clear()
-    except OSError as error:
-        raise UserError(f'{path}: {error.strerror}.') from error
-    except UnicodeDecodeError as error:
-        raise UserError(f'{path}, line {number}: byte 0x{error.object[error.start]:02x} is not UTF-8. Convert the file '
-                        f'to UTF-8 (iconv -f latin1 -t utf-8).') from error
-    if number == len(blank):
-        raise UserError(f'{path}: the file is empty.')
-
-
-def write_file(path, content):
-    """Write text or bytes so that `path` is there whole or not at all."""
-    content = content.encode() if isinstance(content, str) else content
-    beside = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    except OSError as error:
-        raise UserError(f'{path}: cannot be written: {error.strerror}.') from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-def write_json(path, content):
-    """Write `content` as strict JSON: a number that is not defined (nan) becomes null."""
-    def strict(value):
-        if isinstance(value, dict):
-            return {key: strict(one) for key, one in value.items()}
-        if isinstance(value, list):
-            return [strict(one) for one in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-    write_file(path, json.dumps(strict(content), indent=2, allow_nan=False) + '\n')
 
 
 def download(what, *options):
@@ -456,18 +370,6 @@ def check_config(path, settings, family, layout):
 def damaged(path, error):
     return UserError(f'{path}: cannot be read as a checkpoint, it seems damaged or incomplete '
                      f'({str(error).splitlines()[0] if str(error) else type(error).__name__}). Fetch it again.')
-
-
-def read_json(path):
-    try:
-        settings = json.loads('\n'.join(read_lines(path)))
-    except json.JSONDecodeError as error:
-        raise UserError(f'{path}, line {error.lineno}: not valid JSON: {error.msg}.') from error
-    except (RecursionError, ValueError) as error:       # nested too deeply, a number of too many digits
-        raise UserError(f'{path}: not read: {error}.') from error
-    if not isinstance(settings, dict):
-        raise UserError(f'{path}: a JSON object is expected.')
-    return settings
 
 
 @functools.cache

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 import layers as fast
-from checkpoints import UserError, check_shapes, load_variables, open_model, quiet
+from checkpoints import check_shapes, load_variables, open_model, quiet
+from files import UserError
 
 with quiet():
     import bert4keras.layers

@@ -3,11 +3,11 @@
 import contextlib
 import hashlib
 import json
-import os
 import signal
 import threading
 
-from checkpoints import UserError, quiet
+from checkpoints import quiet
+from files import UserError, whole
 
 with quiet():
     import tensorflow as tf
@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-STATE = 'state.safetensors'
+STATE, WEIGHTS = 'state.safetensors', 'model.safetensors'     # of the run under way, of its best epoch
 
 # ---- The state ------------------------------------------------------------------------------------------------------
 
@@ -52,29 +52,40 @@ def save(folder, about, variables):
     if not all(np.isfinite(value).all() for value in tensors.values()):
         return
     path = folder / STATE
-    beside = path.with_name(f'.{STATE}.{os.getpid()}')
-    try:
-        safetensors.numpy.save_file(tensors, beside, {'about': json.dumps(about)})
-        with open(beside, 'rb') as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f'{path}: cannot be written: {getattr(error, "strerror", None) or error}. An earlier state, if '
-                        'there is one, is as it was: the same command goes on from it.') from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+    with whole(path) as beside:
+        try:
+            safetensors.numpy.save_file(tensors, beside, {'about': json.dumps(about)})
+        except safetensors.SafetensorError as error:        # its way to tell that the disk is full
+            raise OSError(str(error)) from error
 
 
-def read(folder):
-    """What save() was told about the state in this folder, or None where there is none."""
+def read(folder, epochs, steps):
+    """What save() was told about the state in this folder of a run of so many epochs and steps in each; with 'best',
+    the row of the best epoch, from the file of its weights. None where there is no state."""
     path = folder / STATE
     if not path.is_file():
         return None
+    about = metadata(path, 'about')
+    try:
+        rows, step = about['epochs'], about['step']
+        sound = [row['epoch'] for row in rows] == list(range(1, about['epoch'] + 1)) and about['epoch'] <= epochs and \
+            isinstance(step, int) and (0 <= step < steps or step == steps and isinstance(about['loss'], float))
+        about['best'] = best = metadata(folder / WEIGHTS, 'best') if rows else None
+        for row in [*rows, best] if rows else ():
+            sound &= row.keys() == best.keys() >= {'epoch', 'score', 'same_answer'} and all(
+                isinstance(value, str if name == 'same_answer' else (int, float)) for name, value in row.items())
+    except (TypeError, KeyError, AttributeError) as error:
+        raise damaged(path, error) from error
+    if not sound:
+        raise damaged(path, 'it is not of this run')
+    return about
+
+
+def metadata(path, name):
     try:
         with safetensors.safe_open(path, 'numpy') as file:
-            return json.loads(file.metadata()['about'])
-    except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
+            return json.loads(file.metadata()[name])
+    except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError, RecursionError) as error:
         raise damaged(path, error) from error
 
 
@@ -94,7 +105,7 @@ def restore(folder, variables):
 
 
 def damaged(path, error):
-    return UserError(f'{path}: the state of an unfinished run, but not to be used ({error}). Start over with --fresh.')
+    return UserError(f'{path}: of an unfinished run, but not to be used ({error}). Start over with --fresh.')
 
 
 # ---- Signals, and one run in a folder --------------------------------------------------------------------------------

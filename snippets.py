@@ -21,23 +21,12 @@ from typing import NamedTuple
 
 import config
 import resume
-from checkpoints import (
-    Checkpoint,
-    Diverged,
-    UserError,
-    download,
-    each_line,
-    load_variables,
-    open_model,
-    quiet,
-    read_json,
-    write_file,
-    write_json,
-)
-from checkpoints import read_lines as read_lines  # for MRPC
+from checkpoints import Checkpoint, download, load_variables, open_model, quiet
 from encoders import Mean as Mean  # these for the scripts, too
 from encoders import build_encoder as build_encoder
 from encoders import named_weights
+from files import Diverged, UserError, each_line, read_json, status_of, write_file, write_json
+from files import read_lines as read_lines  # for MRPC
 from layers import Dropout as Dropout
 from optimizers import AdamW, inner_optimizer, steps_per_epoch
 from optimizers import build_optimizer as build_optimizer
@@ -218,9 +207,10 @@ def train(knobs, model, train_data, dev_data, score):
     resume.lock(folder)
     for path in folder.glob('.*'):      # of a run that was killed while it wrote
         path.unlink()
-    state = None if knobs.fresh else resume.read(folder)
+    steps = steps_per_epoch(knobs, len(train_data)) * knobs.grad_accumulation     # of an epoch
+    state = None if knobs.fresh else resume.read(folder, knobs.epochs, steps)
     if not state:
-        for pattern in ('metrics.*', 'curve.png', 'model.safetensors', resume.STATE, '*.tsv'):      # of an earlier run
+        for pattern in ('metrics.*', 'curve.png', resume.WEIGHTS, resume.STATE, '*.tsv'):      # of an earlier run
             for path in folder.glob(pattern):
                 path.unlink()
         write_json(folder / 'config.json', run_config(knobs))
@@ -231,7 +221,7 @@ def train(knobs, model, train_data, dev_data, score):
             if name.endswith('/embeddings/word_embeddings'):
                 optimizer.train_rows(variable, train_data.vocabulary())
     model.optimizer.build(model.trainable_variables)    # by itself it would do so in the first step, traced twice then
-    monitor = Monitor(knobs, model, train_data, dev_data, score)
+    monitor = Monitor(knobs, model, train_data, dev_data, score, steps)
     if state:
         monitor.go_on(state)
     if 0 < monitor.step < monitor.steps:        # the rest of an epoch
@@ -253,12 +243,11 @@ class Monitor(keras.callbacks.Callback):
     """Scores every epoch on dev, keeps the best, shows progress and writes what a run leaves behind, with the state
     from which a killed one goes on."""
 
-    def __init__(self, knobs, model, train_data, dev_data, score):
+    def __init__(self, knobs, model, train_data, dev_data, score, steps):
         super().__init__()
         self.set_model(model)
         self.knobs, self.train_data, self.dev_data, self.score = knobs, train_data, dev_data, score
-        self.steps = steps_per_epoch(knobs, len(train_data)) * knobs.grad_accumulation     # of an epoch
-        self.folder, self.epochs, self.best = run_folder(knobs), [], None
+        self.folder, self.steps, self.epochs, self.best = run_folder(knobs), steps, [], None
         self.epoch = self.step = 0      # what was done: epochs, and steps of the next one
         self.variables, self.data = resume.variables(model), resume.fingerprint(train_data, dev_data)
         self.saved, self.saving, self.pause = time.monotonic(), 0.0, knobs.save_every
@@ -269,22 +258,12 @@ class Monitor(keras.callbacks.Callback):
         """Where a run left off that was stopped or killed."""
         if state['data'] != self.data:
             raise UserError(f'{self.folder} holds an unfinished run on other data. Start over with --fresh.')
-        self.epoch, self.step, self.epochs = state['epoch'], state['step'], state['epochs']
-        if self.epochs:
-            self.best = self.best_of_file()
+        self.epoch, self.step, self.epochs, self.best = (state[name] for name in ('epoch', 'step', 'epochs', 'best'))
         if self.epoch < self.knobs.epochs:
             resume.restore(self.folder, self.variables)
             self.means = [variable.numpy() for metric in self.model.metrics for variable in metric.variables]
         self.knobs.lengths = self.train_data.fewest_lengths([rows for rows, _ in self.train_data.steps(self.knobs, 0)])
         print(f'The run in {self.folder}/ goes on after {self.epoch} epochs and {self.step} steps.')
-
-    def best_of_file(self):
-        path = self.folder / 'model.safetensors'
-        try:
-            with safetensors.safe_open(path, 'numpy') as file:
-                return json.loads(file.metadata()['best'])
-        except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
-            raise resume.damaged(path, error) from error
 
     def save(self, **about):
         if self.saves:
@@ -377,7 +356,7 @@ class Monitor(keras.callbacks.Callback):
                 np.isnan(self.best['score']) and not np.isnan(mean)):
             self.best = row
             weights = {name: v.numpy() for name, v in named_weights(self.model).items()}
-            write_file(self.folder / 'model.safetensors', safetensors.numpy.save(weights, {'best': json.dumps(row)}))
+            write_file(self.folder / resume.WEIGHTS, safetensors.numpy.save(weights, {'best': json.dumps(row)}))
             write_mistakes(self.folder / 'dev_predictions.tsv', self.knobs, logits, self.dev_data)
         write_json(self.folder / 'metrics.json', {'finished': False, 'best': self.best, 'last': row,
                                                   'epochs': self.epochs})
@@ -396,7 +375,7 @@ class Monitor(keras.callbacks.Callback):
         """The weights of the best epoch, and the two scores."""
         resume.Stop.gently = False
         self.save()
-        weights = safetensors.numpy.load_file(self.folder / 'model.safetensors')
+        weights = safetensors.numpy.load_file(self.folder / resume.WEIGHTS)
         for name, variable in named_weights(self.model).items():
             variable.assign(weights[name])
         self.report()
@@ -488,7 +467,7 @@ def run_config(knobs):
 def source_hashes(task):
     """{file: sha256} of the code that makes a run of this script."""
     paths = [config.ROOT / f'{name}.py' for name in (
-        task, 'snippets', 'resume', 'tokens', 'optimizers', 'encoders', 'layers', 'checkpoints', 'config')]
+        task, 'snippets', 'resume', 'tokens', 'optimizers', 'encoders', 'layers', 'checkpoints', 'files', 'config')]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
@@ -538,18 +517,12 @@ def launch(main, knobs, description):
     sys.stdout.reconfigure(line_buffering=True)
     try:
         with resume.guarded():
-            start(main, knobs, description)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        raise SystemExit(error.status) from None
-    except OSError as error:        # a read-only folder, a file where a folder should be, a full disk
-        if not error.filename:
-            raise
-        print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
-        raise SystemExit(2) from None
+            status = status_of(start, main, knobs, description)
     except resume.Stopped as stopped:
         print('interrupted: the same command goes on', file=sys.stderr)
-        raise SystemExit(128 + stopped.number) from None
+        status = 128 + stopped.number
+    if status:
+        raise SystemExit(status)
 
 
 def start(main, knobs, description):

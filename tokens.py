@@ -15,7 +15,8 @@ import tensorflow as tf
 import tokenizers
 
 import config
-from checkpoints import UserError, load_tokenizer, open_model, write_file
+from checkpoints import load_tokenizer, open_model
+from files import UserError, drop_abandoned, write_file
 from progress import progress
 
 # ---- Token ids ------------------------------------------------------------------------------------------------------
@@ -113,6 +114,7 @@ def kept_ids(folder, tokenizer, texts):
 def trim(folder, newest):
     """Delete the files that were not used for longest, so that no more than CACHE_LIMIT bytes stay."""
     total = 0
+    drop_abandoned(folder, '.tokens-*')
     with contextlib.suppress(OSError):      # another run may be doing the same
         for path in sorted(folder.glob(f'tokens-{"[0-9a-f]" * 64}.npy'), key=lambda path: -path.stat().st_mtime_ns):
             total += path.stat().st_size

@@ -12,7 +12,8 @@ from test_scripts import rows_of
 
 import CoLA
 import snippets
-from checkpoints import Checkpoint, UserError, load_tokenizer
+from checkpoints import Checkpoint, load_tokenizer
+from files import UserError
 from tools import convert, reference
 from tools.runs import dev_examples, open_run
 

@@ -19,7 +19,8 @@ from conftest import (
 )
 
 import snippets
-from checkpoints import SKIPPED, Checkpoint, UserError, encoder_shapes
+from checkpoints import SKIPPED, Checkpoint, encoder_shapes
+from files import UserError
 from tools import reference
 from tools.align import FORWARD
 

@@ -15,7 +15,7 @@ import CoLA
 import resume
 import snippets
 import STSB
-from checkpoints import UserError
+from files import UserError
 from snippets import tf
 from tools import fuzz, kill
 

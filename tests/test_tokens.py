@@ -20,7 +20,8 @@ from conftest import SHARED, WORDS, make_knobs, needs_shared, write_google
 import config
 import snippets
 import tokens
-from checkpoints import UserError, load_tokenizer, open_model, read_json, read_lines
+from checkpoints import load_tokenizer, open_model
+from files import UserError, read_json, read_lines
 from snippets import keras, tf
 from tools.google_tokenization import GoogleTokenizer, truncate_seq_pair
 

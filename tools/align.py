@@ -34,18 +34,8 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 import config
 import MRPC
 import STSB
-from checkpoints import (
-    FAMILIES,
-    UserError,
-    check_config,
-    encoder_shapes,
-    hugging_face_name,
-    load_tokenizer,
-    open_model,
-    read_json,
-    status_of,
-    write_file,
-)
+from checkpoints import FAMILIES, check_config, encoder_shapes, hugging_face_name, load_tokenizer, open_model
+from files import UserError, read_json, status_of, write_file
 from snippets import Example, build_encoder, keras, named_weights, predict, tf, token_ids
 from tools import reference
 from tools.convert import convert, save_checkpoint
@@ -422,12 +412,11 @@ def main(argv=None):
     parser.add_argument('--model-dir', default=config.Knobs.model_dir, help='downloaded models (%(default)s)')
     parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the table there as well')
     args = parser.parse_args(argv)
-    rows = []
-    return status_of(run, args, rows) or int(not all(row.passed for row in rows))
+    return status_of(run, args)
 
 
-def run(args, rows):
-    """Do what the command line says, and add to `rows`. Raises UserError."""
+def run(args):
+    """Do what the command line says. Returns 0, or 1 where a row fails. Raises UserError."""
     if args.reference and not shutil.which(args.reference):
         raise UserError(f'--reference {args.reference}: no such program. Name a Python that has torch and '
                         'transformers.')
@@ -435,14 +424,14 @@ def run(args, rows):
         raise UserError(f'--markdown {args.markdown}: its folder does not exist.')
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(args.random, Path(folder) / 'random') if args.random else args.model or 'minilm'
-        name, *found = align(Setup(model, args.model_dir, args.data_dir), args.reference)
-    rows += found
+        name, *rows = align(Setup(model, args.model_dir, args.data_dir), args.reference)
     text = f'Against {name}:\n\n{table(rows)}\n'
     print(f'\n{text}', end='')
     if args.markdown:
         write_file(args.markdown, text)
     failed = len([row for row in rows if not row.passed])
     print(f'{failed} of {len(rows)} rows fail' if failed else f'all {len(rows)} rows pass')
+    return int(bool(failed))
 
 
 if __name__ == '__main__':

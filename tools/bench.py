@@ -42,6 +42,7 @@ from pathlib import Path
 
 import config  # and nothing that imports TensorFlow: this process only waits
 from config import knob
+from files import UserError, status_of, write_file, write_json
 
 FOLDERS = {folder.replace('-', ''): folder for folder in config.DOWNLOADS if folder != 'diagnostic'}    # of the tasks
 PRECISIONS = ('float32', 'bfloat16', 'float16')
@@ -63,15 +64,11 @@ class Options(config.Knobs):
     markdown: str = knob('', 'write the tables into this file')
 
 
-class BadInput(Exception):
-    """Something the user can mend; exit status 2."""
-
-
 # ---- Processes ------------------------------------------------------------------------------------------------------
 
 
 def run_child(command, request, folder, environment=()):
-    """The answer of a process that is given two file names, or {'failed': its last lines}. Raises BadInput."""
+    """The answer of a process that is given two file names, or {'failed': its last lines}. Raises UserError."""
     paths = [str(folder / name) for name in ('request.json', 'answer.json')]
     Path(paths[0]).write_text(json.dumps(request | {'started': time.time()}))
     Path(paths[1]).unlink(missing_ok=True)
@@ -79,7 +76,7 @@ def run_child(command, request, folder, environment=()):
     done = subprocess.run([*command, *paths], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           stdin=subprocess.DEVNULL, errors='replace', env=os.environ | dict(environment))
     if done.returncode == 2 and 'error: ' in done.stdout:
-        raise BadInput(done.stdout[done.stdout.rindex('error: ') + 7:].strip())
+        raise UserError(done.stdout[done.stdout.rindex('error: ') + 7:].strip())
     if done.returncode or not Path(paths[1]).is_file():
         lines = '\n'.join(done.stdout.strip().splitlines()[-12:])
         return {'failed': f'exit status {done.returncode}: {lines}'}
@@ -263,20 +260,20 @@ def settle(arguments):
     for task, name in zip(tasks, names, strict=True):
         if name not in FOLDERS:
             close = difflib.get_close_matches(name, FOLDERS, 1)
-            raise BadInput(f'{task}: none of the tasks {", ".join(FOLDERS)}.' + (
+            raise UserError(f'{task}: none of the tasks {", ".join(FOLDERS)}.' + (
                 f' Did you mean {close[0]}?' if close else ''))
     for name, choices in (('precision', PRECISIONS), ('peer_pad', PADS)):
         chosen = list(dict.fromkeys(getattr(options, name).split(',')))
         if not set(chosen) <= set(choices):
-            raise BadInput(f'--{name.replace("_", "-")} {getattr(options, name)}: not some of {", ".join(choices)}.')
+            raise UserError(f'--{name.replace("_", "-")} {getattr(options, name)}: not some of {", ".join(choices)}.')
         setattr(options, name, chosen)
     if options.random and 'model' in given and not given.get('demo'):
-        raise BadInput('--random and --model: choose one of them.')
+        raise UserError('--random and --model: choose one of them.')
     if options.length:
         if tasks:
-            raise BadInput('--length stands in place of tasks: choose one of them.')
+            raise UserError('--length stands in place of tasks: choose one of them.')
         if not all(length.isdecimal() and 8 <= int(length) <= 512 for length in options.length.split(',')):
-            raise BadInput(f'--length {options.length}: numbers from 8 to 512, separated by commas, are expected.')
+            raise UserError(f'--length {options.length}: numbers from 8 to 512, separated by commas, are expected.')
         work = [{'name': f'{length} tokens', 'script': 'CoLA', 'length': int(length)}
                 for length in options.length.split(',')]
     else:
@@ -284,11 +281,11 @@ def settle(arguments):
         root = Path(knobs.get('data_dir', config.Knobs.data_dir))
         missing = [FOLDERS[one['name']] for one in work if not (root / FOLDERS[one['name']]).is_dir()]
         if missing:
-            raise BadInput(f'{root / missing[0]}: no such folder. Fetch the data with `uv run -m tools.download '
+            raise UserError(f'{root / missing[0]}: no such folder. Fetch the data with `uv run -m tools.download '
                            f'{" ".join(missing)}`, name the folder of GLUE with --data-dir, or try --demo.')
     for path in filter(None, (options.json, options.markdown)):
         if not Path(path).absolute().parent.is_dir():
-            raise BadInput(f'{path}: its folder does not exist.')
+            raise UserError(f'{path}: its folder does not exist.')
     if options.peer:
         check_peer(options.peer)
     else:
@@ -298,30 +295,30 @@ def settle(arguments):
 
 def check_peer(python):
     if not shutil.which(python):
-        raise BadInput(f'--peer {python}: no such program. Name a Python that has torch and transformers.')
+        raise UserError(f'--peer {python}: no such program. Name a Python that has torch and transformers.')
     program = 'import importlib.util as u; print(*(x for x in ("torch", "transformers") if not u.find_spec(x)))'
     done = subprocess.run([python, '-c', program], capture_output=True, text=True)
     if done.returncode or done.stdout.strip():
-        raise BadInput(f'--peer {python}: it has no {" and no ".join(done.stdout.split()) or "working Python"}. Name a '
-                       'Python that has torch and transformers.')
+        raise UserError(f'--peer {python}: it has no {" and no ".join(done.stdout.split()) or "working Python"}. Name '
+                        'a Python that has torch and transformers.')
 
 
 def main(argv=None):
     """The command line. Returns 0, 1 where a measurement failed, 2 for bad input."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    results = []
     try:
-        options, knobs, work = settle(arguments)
-        try:
-            measure(options, knobs, work, results)
-        finally:        # what there is, also after ctrl-C
-            if results:
-                write(options, results, shlex.join(['-m', 'tools.bench', *arguments]))
-    except BadInput as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+        return status_of(run, sys.argv[1:] if argv is None else list(argv))
     except KeyboardInterrupt:
         return 130
+
+
+def run(arguments):
+    results = []
+    options, knobs, work = settle(arguments)
+    try:
+        measure(options, knobs, work, results)
+    finally:        # what there is, also after ctrl-C
+        if results:
+            write(options, results, shlex.join(['-m', 'tools.bench', *arguments]))
     return int(any('failed' in row for row in results))
 
 
@@ -330,9 +327,9 @@ def write(options, results, command):
     print(f'\n{text}', end='')
     if options.markdown:
         shown = ', '.join(f'{name} {version}' for name, version in about.get('versions', {}).items())
-        Path(options.markdown).write_text(f'{text}\n{about.get("device")}, {about.get("cores")} cores; {shown}.\n')
+        write_file(Path(options.markdown), f'{text}\n{about.get("device")}, {about.get("cores")} cores; {shown}.\n')
     if options.json:
-        Path(options.json).write_text(json.dumps(about | {'measurements': results}, indent=1) + '\n')
+        write_json(Path(options.json), about | {'measurements': results})
 
 
 if __name__ == '__main__':

@@ -17,7 +17,8 @@ import numpy as np
 
 import config
 import snippets
-from checkpoints import UserError, load_tokenizer, open_model, read_json, status_of, write_json
+from checkpoints import load_tokenizer, open_model
+from files import UserError, read_json, status_of, write_json
 from snippets import GPUS, Example, keras, tf
 
 PEER_EXAMPLES = 20000       # that the peer gets of a larger training file: it draws its batches at random

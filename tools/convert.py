@@ -29,18 +29,15 @@ import config
 from checkpoints import (
     DISTILBERT_SIZES,
     Checkpoint,
-    UserError,
     encoder_shapes,
     hugging_face_name,
     load_tokenizer,
     open_model,
     skipped_variables,
-    status_of,
     tf,
-    write_file,
-    write_json,
 )
 from encoders import build_encoder, keras
+from files import UserError, status_of, write_file, write_json
 from tools.runs import exact_products, open_run, sample_batches
 
 CLASSES = {'bert': 'Bert', 'electra': 'Electra', 'albert': 'Albert', 'distilbert': 'DistilBert'}

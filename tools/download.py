@@ -23,14 +23,10 @@ import zlib
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import filelock
 import pooch
 import requests
 import safetensors
-
-try:
-    import fcntl
-except ImportError:     # Windows
-    fcntl = None
 
 import config
 from progress import progress
@@ -288,20 +284,18 @@ def alone_in(root):
 
     Where the system or the file system has no such locks nothing is waited for.
     """
-    handle = os.open(root, os.O_RDONLY) if fcntl else None
+    lock = filelock.FileLock(root / '.download.lock')
     try:
-        if fcntl:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f'waiting for another download into {root}', flush=True)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            except OSError:
-                pass
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f'waiting for another download into {root}', flush=True)
+        lock.acquire()
+    except (NotImplementedError, OSError):
+        pass
+    try:
         yield
     finally:
-        if fcntl:
-            os.close(handle)
+        lock.release()
 
 
 # ---- Command line ----------------------------------------------------------------------------------------------------

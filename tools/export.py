@@ -87,7 +87,7 @@ def verify_afresh(folder, samples):
     done = subprocess.run([sys.executable, '-c', code, folder, samples], cwd=Path(__file__).resolve().parents[1],
                           env=env | {'CUDA_VISIBLE_DEVICES': '-1'}, capture_output=True, text=True)
     if done.returncode:
-        from checkpoints import UserError
+        from files import UserError
         raise UserError(f'the exported model does not work in a fresh process, so nothing was written: '
                         f'{(done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]}')
     return float(done.stdout.split()[-1])
@@ -136,7 +136,8 @@ def write_onnx(function, path):
 def export(folder, form, output, fresh=False):
     """Write the run in `folder` as 'savedmodel' or 'onnx' into the new folder `output`, whole or not at all. Raises
     UserError."""
-    from checkpoints import UserError, load_tokenizer, write_json
+    from checkpoints import load_tokenizer
+    from files import UserError, write_json
     from tools.runs import exact_products, open_run, require, sample_batches, settings_of
     output = output.resolve()
     if os.path.lexists(output) and not fresh:
@@ -194,7 +195,7 @@ def main(argv=None):
     parser.add_argument('--output', type=Path, help='the folder to write (RUN/savedmodel or RUN/onnx)')
     parser.add_argument('--fresh', action='store_true', help='write over an earlier export')
     args = parser.parse_args(argv)
-    from checkpoints import status_of
+    from files import status_of
     return status_of(export, args.run, args.format, args.output or args.run / args.format, args.fresh)
 
 

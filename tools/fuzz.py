@@ -26,6 +26,8 @@ import traceback
 import zipfile
 from pathlib import Path
 
+from files import UserError, write_json
+
 SECONDS = 10            # for one file
 GIB = 2**30
 ODD = (None, True, -1, 0, 0.5, 10**12, 1e308, float('nan'), '', 'x', '../x', [], [1], {}, {'x': 1})
@@ -138,22 +140,28 @@ def cache(folder):
     return next((folder / 'cache').iterdir()), read
 
 
-def state(folder):
+def state(folder, file):
+    import numpy as np
+    import safetensors.numpy
+
     import resume
-    from snippets import tf
+    import snippets
+    tf = snippets.tf
     variables = [tf.Variable(tf.random.normal((20, 10))), tf.Variable(3, dtype=tf.int64)]
-    resume.save(folder, {'epoch': 1, 'step': 2, 'data': 'x', 'epochs': [], 'loss': 0.5}, variables)
+    row = {'epoch': 1, 'loss': 0.5, 'mcc': 0.3, 'score': 0.3, 'same_answer': ''}
+    resume.save(folder, {'epoch': 1, 'step': 2, 'data': 'x', 'epochs': [row]}, variables)
+    safetensors.numpy.save_file({'x': np.ones(3)}, folder / resume.WEIGHTS, {'best': json.dumps(row)})
 
     def read():
-        resume.read(folder)
+        found = resume.read(folder, 3, 10)
+        assert snippets.show(found['best']) and [snippets.show(row) for row in found['epochs']]
         resume.restore(folder, variables)
-    return folder / resume.STATE, read
+    return folder / file, read
 
 
 def run(folder, file):
     import config
     import snippets
-    from checkpoints import write_json
     knobs = config.Knobs('CoLA', labels=('0', '1'), model='minilm', runs_dir=str(folder)).for_recipe('minilm', {})
     place = snippets.run_folder(knobs)
     place.mkdir(parents=True)
@@ -185,7 +193,6 @@ def submission(folder):
 
 @contextlib.contextmanager
 def refusals(kind):
-    from checkpoints import UserError
     try:
         yield
     except kind as error:
@@ -201,7 +208,8 @@ KINDS = {
     'safetensors': (functools.partial(model, layout='Hugging Face', file='model.safetensors'), damage),
     'index': (functools.partial(model, layout='Google', file='*.index'), damage),
     'checkpoint': (functools.partial(model, layout='Google', file='*.data-*'), damage),
-    'cache': (cache, damage), 'state': (state, damage),
+    'cache': (cache, damage), 'state': (functools.partial(state, file='state.safetensors'), damage),
+    'best': (functools.partial(state, file='model.safetensors'), damage),
     'run-config': (functools.partial(run, file='config.json'), damage_json),
     'run-metrics': (functools.partial(run, file='metrics.json'), damage_json),
     'zip': (archive, damage), 'submission': (submission, damage),
@@ -217,7 +225,6 @@ def memory():
 
 def try_kind(kind, count, seed, sender):
     """Send (number, what happened, details) of every damaged file, and what it cost."""
-    from checkpoints import UserError
     prepare, spoil = KINDS[kind]
 
     def hang(*_):

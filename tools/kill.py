@@ -22,7 +22,7 @@ from pathlib import Path
 import safetensors.numpy
 
 import config
-from checkpoints import UserError, read_json, status_of
+from files import UserError, read_json, status_of
 
 TASKS = ('CoLA', 'RTE', 'STSB')
 SECONDS = {'train_seconds', 'dev_seconds', 'wait_seconds', 'save_seconds', 'examples_per_second'}
@@ -104,10 +104,9 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     count = next((i for i, one in enumerate(argv) if one.startswith('-')), len(argv))
     tasks, (given, options) = argv[:count], parser.parse_known_args(argv[count:])
-    equal = True
 
     def work():
-        nonlocal equal
+        equal = True
         print('| task | kills | of these starts went on | ends compared | differences |\n'
               '| --- | --- | --- | --- | --- |')
         for task in tasks or TASKS:
@@ -119,7 +118,8 @@ def main(argv=None):
             print(f'| {task} | {counts["kills"]} | {counts["going on"]} | {counts["ends"]} | '
                   f'{", ".join(found) or "none"} |', flush=True)
             equal &= not found
-    return status_of(work) or int(not equal)
+        return int(not equal)
+    return status_of(work)
 
 
 if __name__ == '__main__':

@@ -37,6 +37,7 @@ from rich.live import Live
 from rich.table import Table
 
 import config
+from files import UserError, status_of, write_file, write_json
 
 # Millions of training tokens: examples times their mean length in tokens. The scripts, in GLUE's order.
 TASKS = {'CoLA': 0.10, 'SST2': 0.90, 'MRPC': 0.20, 'STSB': 0.16, 'QQP': 11.2, 'MNLI': 15.8, 'QNLI': 5.2, 'RTE': 0.17,
@@ -376,26 +377,16 @@ def report(knobs, options, runs):
     numbers = {'model': model, 'options': options, 'machines': machines, 'tasks': summary, 'published': {
         title: {'source': source, 'scores': scores} for title, (source, scores) in published.items()}}
     path = Path(knobs.runs_dir) / f'leaderboard-{model}'
-    write_whole(Path(f'{path}.md'), text.encode())
-    write_whole(Path(f'{path}.json'), (json.dumps(numbers, indent=2, allow_nan=False) + '\n').encode())
-    write_whole(Path(f'{path}.png'), plot(f'{model}, demo' if knobs.demo else model, summary, published))
+    write_file(Path(f'{path}.md'), text)
+    write_json(Path(f'{path}.json'), numbers)
+    write_file(Path(f'{path}.png'), plot(f'{model}, demo' if knobs.demo else model, summary, published))
     print(f'\n{text}\n{path}.md, .json and .png')
     Path(knobs.results_dir).mkdir(parents=True, exist_ok=True)
     for best, some in ((best_run(some), some) for some in by_task(runs).values()):
         for source in sorted(set(best.folder.glob('*.tsv')) - {best.folder / 'dev_predictions.tsv'}):
-            write_whole(Path(knobs.results_dir) / source.name, source.read_bytes())
+            write_file(Path(knobs.results_dir) / source.name, source.read_bytes())
             print(f'{Path(knobs.results_dir) / source.name}: of seed {best.seed}, on dev the best of {len(some)}: '
                   f'{show(best.best)}')
-
-
-def write_whole(path, content):
-    """Write bytes so that `path` is there whole or not at all; checkpoints.write_file() would load TensorFlow."""
-    beside = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 # ---- The command line -----------------------------------------------------------------------------------------------
@@ -408,15 +399,16 @@ def as_option(name, value):
 
 def main(argv=None):
     """The command line. Returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
+    return status_of(run, sys.argv[1:] if argv is None else argv)
+
+
+def run(argv):
     names = list(itertools.takewhile(lambda word: not word.startswith('-'), argv))
     given = config.parse_args(Options('tools/leaderboard'), __doc__, argv[len(names):])
     if unknown := [name for name in names if name not in TASKS]:
-        print(f'error: no task {unknown[0]}; there are {", ".join(TASKS)}.', file=sys.stderr)
-        return 2
+        raise UserError(f'no task {unknown[0]}; there are {", ".join(TASKS)}.')
     if 'seed' in given:
-        print('error: not --seed, but --seeds (how many) and --first-seed (from where).', file=sys.stderr)
-        return 2
+        raise UserError('not --seed, but --seeds (how many) and --first-seed (from where).')
     if 'fresh' in given:
         given['fresh'] = '--fresh' in argv      # not because of --demo: a demo can be gone on with as well
     knobs = Options('', **given)
@@ -428,22 +420,16 @@ def main(argv=None):
     slots = make_slots(knobs.jobs, len(runs), knobs.devices)
     gpus = [slot['CUDA_VISIBLE_DEVICES'] for slot in slots if 'CUDA_VISIBLE_DEVICES' in slot]
     print(f'{len(runs)} runs, {len(slots)} at a time, on ' + (f'GPU {", ".join(gpus)}' if gpus else 'the CPU'))
-    try:
-        interrupted = work(runs, slots, options)
-        done = [run for run in runs if run.state == 'done']
-        if interrupted:
-            print(f'Interrupted: {len(done)} of {len(runs)} runs are done. To go on, start the same command again'
-                  f'{" without --fresh" * knobs.fresh}.', file=sys.stderr)
-            return 128 + interrupted
-        if done:
-            report(knobs, options, done)
-    except OSError as error:        # a read-only folder, a file where a folder should be, a full disk
-        if not error.filename:
-            raise
-        print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
-        return 2
-    for run in (run for run in runs if run.state == 'failed'):
-        print(f'error: {run} failed: {run.log}', file=sys.stderr)
+    interrupted = work(runs, slots, options)
+    done = [one for one in runs if one.state == 'done']
+    if interrupted:
+        print(f'Interrupted: {len(done)} of {len(runs)} runs are done. To go on, start the same command again'
+              f'{" without --fresh" * knobs.fresh}.', file=sys.stderr)
+        return 128 + interrupted
+    if done:
+        report(knobs, options, done)
+    for one in (one for one in runs if one.state == 'failed'):
+        print(f'error: {one} failed: {one.log}', file=sys.stderr)
     return 1 if len(done) < len(runs) else 0
 
 

@@ -12,10 +12,12 @@ import numpy as np
 
 import config
 import snippets
-from checkpoints import Checkpoint, UserError, open_model, read_json, read_lines
+from checkpoints import Checkpoint, open_model
+from files import UserError, read_json, read_lines
 
 # The files beside the scripts that are none.
-MODULES = ('config', 'checkpoints', 'progress', 'resume', 'layers', 'encoders', 'optimizers', 'tokens', 'snippets')
+MODULES = ('config', 'files', 'checkpoints', 'progress', 'resume', 'layers', 'encoders', 'optimizers', 'tokens',
+           'snippets')
 
 
 def open_run(folder, **changed):

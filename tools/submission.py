@@ -8,7 +8,6 @@ One line for each file. The zip is written only if all are right; exit status 0,
 """
 
 import argparse
-import contextlib
 import io
 import os
 import re
@@ -16,6 +15,8 @@ import sys
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
+
+from files import UserError, status_of, write_file
 
 
 class File(NamedTuple):
@@ -131,20 +132,14 @@ def collect(folder, allow_missing):
 
 
 def pack(contents, output):
-    """Write the zip whole or not at all; the same contents give the same bytes. Raises OSError."""
+    """Write the zip whole or not at all; the same contents give the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as file:
         for name, content in contents.items():
             member = zipfile.ZipInfo(name)      # dated 1980
             member.compress_type, member.create_system, member.external_attr = zipfile.ZIP_DEFLATED, 3, 0o644 << 16
             file.writestr(member, content)
-    beside = output.with_name(f'.{output.name}.{os.getpid()}')
-    try:
-        beside.write_bytes(buffer.getvalue())
-        beside.replace(output)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+    write_file(output, buffer.getvalue())
 
 
 def main(argv=None):
@@ -155,27 +150,22 @@ def main(argv=None):
     parser.add_argument('--output', type=Path, default='submission.zip', help='the zip (%(default)s)')
     parser.add_argument('--allow-missing', action='store_true',
                         help='fill files that are missing with the most frequent answer of the training set')
-    args = parser.parse_args(argv)
+    return status_of(run, parser.parse_args(argv))
+
+
+def run(args):
     if not args.folder.is_dir():
-        print(f'error: {args.folder}: no such folder. The nine scripts write their test predictions to results/; name '
-              'another folder as the first argument.', file=sys.stderr)
-        return 2
+        raise UserError(f'{args.folder}: no such folder. The nine scripts write their test predictions to results/; '
+                        'name another folder as the first argument.')
     if not any(os.path.lexists(args.folder / name) for name in FILES):
-        print(f'error: {args.folder}: none of the eleven files is in this folder: {", ".join(FILES)}.', file=sys.stderr)
-        return 2
+        raise UserError(f'{args.folder}: none of the eleven files is in this folder: {", ".join(FILES)}.')
     contents, filled, wrong = collect(args.folder, args.allow_missing)
     if wrong:
         old = f' {args.output} is an older one.' if args.output.exists() else ''
-        print(f'error: {wrong} of {len(FILES)} files are not right: no zip was written.{old}', file=sys.stderr)
-        return 2
-    try:
-        pack(contents, args.output)
-    except OSError as error:
-        print(f'error: {args.output}: cannot be written: {error.strerror}.', file=sys.stderr)
-        return 2
+        raise UserError(f'{wrong} of {len(FILES)} files are not right: no zip was written.{old}')
+    pack(contents, args.output)
     constants = f', {filled} of them constant answers' if filled else ''
     print(f'{args.output}: {len(contents)} files{constants}; ready for gluebenchmark.com')
-    return 0
 
 
 if __name__ == '__main__':

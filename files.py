@@ -1,0 +1,121 @@
+"""Files are read with messages that name the line, and written whole or not at all."""
+
+import contextlib
+import glob
+import json
+import math
+import os
+import sys
+import time
+
+ABANDONED = 600     # seconds without a change after which a half-written file is nobody's
+
+
+class UserError(Exception):
+    """Something the user can mend. The message says what, where and how; the program ends with `status`."""
+    status = 2
+
+
+class Diverged(UserError):
+    """Training has failed: its numbers are not finite."""
+    status = 3
+
+
+def status_of(work, *args):
+    """The exit status of a program: what work(*args) returns, None being 0; where it raised a UserError or an OSError,
+    which is said in one line, that one's, or 2."""
+    try:
+        return work(*args) or 0
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return error.status
+    except OSError as error:        # a read-only folder, a file where a folder should be, a full disk
+        if not error.filename:
+            raise
+        print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
+        return 2
+
+
+def read_lines(path, file=None):
+    """The lines of a UTF-8 file, without line ends, and without a BOM and blank lines at the end.
+
+    `file`: what to read instead, in bytes; `path` is then only a name for messages.
+    """
+    return list(each_line(path, file))
+
+
+def each_line(path, file=None):
+    """read_lines() one by one: a training file may have hundreds of megabytes."""
+    number, blank = 0, []       # blank lines that are at the end unless another one follows
+    try:
+        # Lines end at \n, not at U+2028 and other characters of the text.
+        with open(path, 'rb') if file is None else contextlib.nullcontext(file) as file:
+            for number, data in enumerate(file, 1):
+                line = data.decode('utf-8-sig' if number == 1 else 'utf-8').removesuffix('\n')
+                blank.append(line.removesuffix('\r'))
+                if line.strip('\r'):
+                    yield from blank
+                    blank.clear()
+    except OSError as error:
+        raise UserError(f'{path}: {error.strerror}.') from error
+    except UnicodeDecodeError as error:
+        raise UserError(f'{path}, line {number}: byte 0x{error.object[error.start]:02x} is not UTF-8. Convert the file '
+                        f'to UTF-8 (iconv -f latin1 -t utf-8).') from error
+    if number == len(blank):
+        raise UserError(f'{path}: the file is empty.')
+
+
+def read_json(path):
+    try:
+        settings = json.loads('\n'.join(read_lines(path)))
+    except json.JSONDecodeError as error:
+        raise UserError(f'{path}, line {error.lineno}: not valid JSON: {error.msg}.') from error
+    except (RecursionError, ValueError) as error:       # nested too deeply, a number of too many digits
+        raise UserError(f'{path}: not read: {error}.') from error
+    if not isinstance(settings, dict):
+        raise UserError(f'{path}: a JSON object is expected.')
+    return settings
+
+
+@contextlib.contextmanager
+def whole(path):
+    """The name of a new file, which takes the place of `path` at the end: that is there whole or not at all, and an
+    earlier one stays until then. Raises UserError."""
+    beside = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        yield beside
+        with open(beside, 'rb+') as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written: {error.strerror or error}.'
+                        + ' An earlier one is as it was.' * path.is_file()) from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        drop_abandoned(path.parent, f'.{glob.escape(path.name)}.*')
+
+
+def drop_abandoned(folder, pattern):
+    """Delete what is left of programs that were killed while they wrote."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
+
+
+def write_file(path, content):
+    """Write text or bytes, whole or not at all."""
+    with whole(path) as beside:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path, content):
+    """Write `content` as strict JSON: a number that is not defined (nan) becomes null."""
+    def strict(value):
+        if isinstance(value, dict):
+            return {key: strict(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [strict(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+    write_file(path, json.dumps(strict(content), indent=2, allow_nan=False) + '\n')
