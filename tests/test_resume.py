@@ -12,10 +12,11 @@ import safetensors.numpy
 from test_scripts import options, start
 
 import CoLA
+import files
+import progress
 import resume
 import snippets
 import STSB
-from files import UserError
 from snippets import tf
 from tools import fuzz, kill
 
@@ -25,6 +26,10 @@ def weights_of(folder):
                                        / 'model.safetensors')
 
 
+class Killed(BaseException):
+    """SIGKILL, to a run in this process."""
+
+
 def stop_in(monkeypatch, where, number, signum):
     """Let the run get this signal in the call of this number of a method of its Monitor."""
     method, calls = getattr(snippets.Monitor, where), []
@@ -32,36 +37,85 @@ def stop_in(monkeypatch, where, number, signum):
     def stopped(self, *args):
         calls.append(args)
         if len(calls) == number:
+            if signum == signal.SIGKILL:
+                raise Killed
             os.kill(os.getpid(), signum)
         return method(self, *args)
     monkeypatch.setattr(snippets.Monitor, where, stopped)
 
 
-@pytest.mark.parametrize(('script', 'where', 'number', 'signum', 'more'), [
-    (CoLA, 'on_train_batch_end', 4, signal.SIGTERM, ()),        # in the first step of the second epoch
-    (STSB, 'end_epoch', 1, signal.SIGINT, ('--precision=bfloat16', '--grad-accumulation=2', '--batch-size=8',
-                                          '--limit=12', '--no-swap-pairs', '--epochs=1')),
-    (CoLA, 'report', 1, signal.SIGTERM, ('--epochs=1',)),       # before the answers are written
+@pytest.mark.parametrize(('script', 'stops', 'more'), [
+    (CoLA, [('on_train_batch_end', 2, signal.SIGKILL),      # after one step
+            ('on_train_batch_end', 3, signal.SIGTERM),      # in the first step of the second epoch
+            ('report', 1, signal.SIGTERM)], ()),            # before the answers are written
+    (STSB, [('end_epoch', 1, signal.SIGINT)], ('--precision=bfloat16', '--grad-accumulation=2', '--batch-size=8',
+                                               '--limit=12', '--no-swap-pairs', '--epochs=1')),
 ])
-def test_a_stopped_run_goes_on_to_the_same_end(script, where, number, signum, more, tmp_path, tiny_bert, monkeypatch,
-                                               capsys):
-    start(script, *options(tmp_path / 'undisturbed', tiny_bert, *more))
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
-        stop_in(patch, where, number, signum)
-        start(script, *options(tmp_path / 'stopped', tiny_bert, *more))
-    assert end.value.code == 128 + signum
-    assert 'the same command goes on' in capsys.readouterr().err
+def test_a_stopped_run_goes_on_to_the_same_end(script, stops, more, tmp_path, tiny_bert, monkeypatch, capsys):
+    start(script, *options(tmp_path / 'undisturbed', tiny_bert, '--quiet', *more))
+    said = capsys.readouterr()
+    assert [line.split(':')[0].split(' epoch')[0] for line in said.out.splitlines() if not line.startswith('Note')] == [
+        'dev, best', 'dev, last', 'Everything else about this run']
+    assert not said.err
+    again = options(tmp_path / 'stopped', tiny_bert, '--save-every=0', *more)
     folder = tmp_path / 'stopped' / 'runs' / script.__name__ / 'tiny-bert-seed42'
-    assert (folder / resume.STATE).is_file()
-    if where == 'on_train_batch_end':       # another command does not go on from there
+    for i, (where, number, signum) in enumerate(stops):
+        with monkeypatch.context() as patch, pytest.raises((SystemExit, Killed)) as end:
+            stop_in(patch, where, number, signum)
+            start(script, *again, *['--no-fresh'] * (i > 0))
+        assert (folder / resume.STATE).is_file()
+        if signum == signal.SIGKILL:
+            (folder / '.model.safetensors.99').write_text('half')
+        else:
+            assert end.value.code == 128 + signum
+            assert 'the same command goes on' in capsys.readouterr().err
+    if script == CoLA:          # another command does not go on from there
         with pytest.raises(SystemExit) as end:
-            start(script, *options(tmp_path / 'stopped', tiny_bert, '--no-fresh', '--learning-rate=1e-3', *more))
+            start(script, *again, '--no-fresh', '--learning-rate=1e-3')
         assert end.value.code == 2
         assert 'an unfinished run with other settings (learning_rate: ' in capsys.readouterr().err
-    start(script, *options(tmp_path / 'stopped', tiny_bert, '--no-fresh', *more))
+    start(script, *again, '--no-fresh')
     assert 'goes on after ' in capsys.readouterr().out
     # Compared like this by a program that the README shows, too.
     assert kill.differences(tmp_path / 'undisturbed', tmp_path / 'stopped') == []
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda about: about | {'step': 4}, lambda about: about | {'epoch': 3}, lambda about: about | {'epochs': []},
+    lambda about: about | {'step': '1'}, lambda about: [about], lambda about: {},
+    lambda about: about | {'epochs': [{'epoch': 1, 'score': 'high', 'same_answer': ''}]},
+])
+def test_a_state_of_no_such_run(tmp_path, spoil):
+    row = {'epoch': 1, 'score': 0.5, 'same_answer': ''}
+    safetensors.numpy.save_file({}, tmp_path / resume.WEIGHTS, {'best': json.dumps(row)})
+    about = {'epoch': 1, 'step': 2, 'data': 'x', 'epochs': [row]}
+    resume.save(tmp_path, about, [])
+    assert resume.read(tmp_path, 2, 3) == about | {'best': row}
+    resume.save(tmp_path, spoil(about), [])
+    with pytest.raises(files.UserError, match='state.safetensors: of an unfinished run, but not to be used'):
+        resume.read(tmp_path, 2, 3)
+
+
+def test_out_of_memory_names_the_batch(tmp_path, tiny_bert, monkeypatch, capsys):
+    def fit(*args, **options):
+        raise tf.errors.ResourceExhaustedError(None, None, 'OOM')
+    monkeypatch.setattr(snippets.keras.Model, 'fit', fit)
+    with pytest.raises(SystemExit) as end:
+        start(CoLA, *options(tmp_path, tiny_bert))
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert 'epoch 1, step 0 of 3: out of memory with 16 examples of ' in error and '--grad-accumulation' in error
+
+
+def test_progress_in_plain_lines(monkeypatch, capsys):
+    now = iter([0.0, 10.0, 31.0, 45.0, 65.0])
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: next(now))
+    lines = progress.progress(1000, 'predict', 'steps', 200)
+    for _ in range(4):
+        lines.update(100)
+    lines.close()
+    assert capsys.readouterr().out.splitlines() == ['predict: 400 of 1,000 steps, 01:33 left',
+                                                    'predict: 600 of 1,000 steps, 01:05 left']
 
 
 def test_two_runs_in_one_folder(tmp_path, tiny_bert, monkeypatch, capsys):
@@ -93,16 +147,26 @@ def test_a_loss_that_is_not_finite_names_its_rows(tmp_path, tiny_bert, monkeypat
 
 def test_a_full_disk_leaves_the_earlier_state(tmp_path):
     variables = [tf.Variable(tf.ones((100, 100)))]
-    resume.save(tmp_path, {'epoch': 1}, variables)
+    resume.save(tmp_path, {'epoch': 0, 'step': 1, 'data': 'x', 'epochs': []}, variables)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(UserError, match='state.safetensors: cannot be written'):
-            resume.save(tmp_path, {'epoch': 2}, variables)
+        with pytest.raises(files.UserError, match='state.safetensors: cannot be written'):
+            resume.save(tmp_path, {'epoch': 0, 'step': 2, 'data': 'x', 'epochs': []}, variables)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert resume.read(tmp_path) == {'epoch': 1}
+    assert resume.read(tmp_path, 1, 3)['step'] == 1
     assert [path.name for path in tmp_path.iterdir()] == [resume.STATE]
+
+
+def test_what_a_killed_program_left_goes_with_the_next_writing(tmp_path):
+    old, new, other = (tmp_path / name for name in ('.x[1].tsv.7', '.x[1].tsv.8', '.x.tsv.7'))
+    for path in (old, new, other):
+        path.write_text('half')
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    files.write_file(tmp_path / 'x[1].tsv', 'whole')
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, new.name, 'x[1].tsv']
 
 
 def test_accumulated_gradients_make_the_update_of_the_large_batch(tmp_path, tiny_bert, monkeypatch):
