@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from pathlib import Path
 
 ABANDONED = 600     # seconds without a change after which a half-written file is nobody's
 
@@ -84,8 +85,6 @@ def whole(path):
     beside = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         yield beside
-        with open(beside, 'rb+') as file:
-            os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
         raise UserError(f'{path}: cannot be written: {error.strerror or error}.'
@@ -104,6 +103,13 @@ def drop_abandoned(folder, pattern):
                 path.unlink()
 
 
+def flush(path):
+    """Wait until this, if it is a file, is on the disk, as it must be when the power fails."""
+    if path.is_file():
+        with open(path, 'rb+') as file:
+            os.fsync(file.fileno())
+
+
 def write_file(path, content):
     """Write text or bytes, whole or not at all."""
     with whole(path) as beside:
@@ -119,3 +125,17 @@ def write_json(path, content):
             return [strict(one) for one in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
     write_file(path, json.dumps(strict(content), indent=2, allow_nan=False) + '\n')
+
+
+# ---- What a run leaves behind ---------------------------------------------------------------------------------------
+
+
+def run_folder(knobs):
+    """runs/<task>/<model>-seed<seed>."""
+    return Path(knobs.runs_dir) / knobs.task / f'{Path(knobs.model).resolve().name}-seed{knobs.seed}'
+
+
+def metric_names(row):
+    """What the script's score() gave to this epoch of metrics.json."""
+    names = list(row)
+    return names[names.index('loss') + 1:names.index('score')]

@@ -7,7 +7,7 @@ import signal
 import threading
 
 from checkpoints import quiet
-from files import UserError, whole
+from files import UserError, flush, whole
 
 with quiet():
     import tensorflow as tf
@@ -57,6 +57,8 @@ def save(folder, about, variables):
             safetensors.numpy.save_file(tensors, beside, {'about': json.dumps(about)})
         except safetensors.SafetensorError as error:        # its way to tell that the disk is full
             raise OSError(str(error)) from error
+        flush(beside)
+        flush(folder / WEIGHTS)
 
 
 def read(folder, epochs, steps):
@@ -72,7 +74,7 @@ def read(folder, epochs, steps):
             isinstance(step, int) and (0 <= step < steps or step == steps and isinstance(about['loss'], float))
         about['best'] = best = metadata(folder / WEIGHTS, 'best') if rows else None
         for row in [*rows, best] if rows else ():
-            sound &= row.keys() == best.keys() >= {'epoch', 'score', 'same_answer'} and all(
+            sound &= row.keys() == best.keys() >= {'epoch', 'loss', 'score', 'same_answer'} and all(
                 isinstance(value, str if name == 'same_answer' else (int, float)) for name, value in row.items())
     except (TypeError, KeyError, AttributeError) as error:
         raise damaged(path, error) from error

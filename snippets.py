@@ -25,7 +25,18 @@ from checkpoints import Checkpoint, download, load_variables, open_model, quiet
 from encoders import Mean as Mean  # these for the scripts, too
 from encoders import build_encoder as build_encoder
 from encoders import named_weights
-from files import Diverged, UserError, each_line, read_json, status_of, write_file, write_json
+from files import (
+    Diverged,
+    UserError,
+    each_line,
+    flush,
+    metric_names,
+    read_json,
+    run_folder,
+    status_of,
+    write_file,
+    write_json,
+)
 from files import read_lines as read_lines  # for MRPC
 from layers import Dropout as Dropout
 from optimizers import AdamW, inner_optimizer, steps_per_epoch
@@ -375,6 +386,8 @@ class Monitor(keras.callbacks.Callback):
         """The weights of the best epoch, and the two scores."""
         resume.Stop.gently = False
         self.save()
+        if resume.Stop.number:
+            raise resume.Stopped(resume.Stop.number)
         weights = safetensors.numpy.load_file(self.folder / resume.WEIGHTS)
         for name, variable in named_weights(self.model).items():
             variable.assign(weights[name])
@@ -388,11 +401,6 @@ class Monitor(keras.callbacks.Callback):
             if row['same_answer']:
                 print(f'Note: the {which} epoch gives every dev example the same answer, {row["same_answer"]}: nothing '
                       'was learned. Try another --seed, a lower --learning-rate or more --epochs.')
-
-
-def metric_names(row):
-    return [name for name in row if name not in ('epoch', 'loss', 'score', 'train_seconds', 'dev_seconds',
-                                                 'wait_seconds', 'save_seconds', 'examples_per_second', 'same_answer')]
 
 
 def show_value(value):
@@ -443,11 +451,6 @@ def write_answers(knobs, name, examples, answers):
 
 
 # ---- What a run leaves behind ---------------------------------------------------------------------------------------
-
-
-def run_folder(knobs):
-    """runs/<task>/<model>-seed<seed>."""
-    return Path(knobs.runs_dir) / knobs.task / f'{Path(knobs.model).resolve().name}-seed{knobs.seed}'
 
 
 def run_config(knobs):
@@ -556,6 +559,8 @@ def run(main, knobs, folder):
         if knobs.deterministic:
             tf.config.experimental.enable_op_determinism()
         main(knobs)
+    for path in folder.iterdir():
+        flush(path)
     metrics = read_json(folder / 'metrics.json')
     write_json(folder / 'metrics.json', metrics | {'finished': True})
     (folder / resume.STATE).unlink(missing_ok=True)

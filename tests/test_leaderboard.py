@@ -1,6 +1,5 @@
 """Many runs at a time and their table, with a stub in place of the scripts."""
 
-import ast
 import contextlib
 import json
 import os
@@ -14,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
-from test_skeleton import function, source
 
 import config
 from tools import leaderboard
@@ -257,21 +255,6 @@ def test_the_live_table():
     assert ['CoLA', 'done 30.0', '1/4 25.0', 'waiting', '0:08:00'] in rows
     assert ['RTE', 'failed', 'started', 'waiting', '0:13:36'] in rows
     assert '1 done, 1 failed, 2 running, 2 waiting; about 0:21:36 left' in capture.get()
-
-
-def test_what_is_written_twice_is_the_same(monkeypatch, tmp_path):
-    """Importing snippets would load TensorFlow; so these are in two places."""
-    theirs, runs = {}, []
-    exec(function('snippets', 'run_folder') + '\n' + function('snippets', 'metric_names'), {'Path': Path}, theirs)
-    monkeypatch.setattr(leaderboard, 'work', lambda given, slots, options: runs.extend(given))
-    model = str(tmp_path / 'a' / '..' / 'electra_x.y/')
-    leaderboard.main(['STSB', '--seeds=1', '--first-seed=7', '--runs-dir=r', '--model', model])
-    assert [run.folder for run in runs] == [
-        theirs['run_folder'](config.Knobs('STSB', model=model, seed=7, runs_dir='r'))]
-    names = next(node.value.keys for node in ast.walk(ast.parse(source('snippets'))) if isinstance(node, ast.Assign)
-                 and isinstance(node.value, ast.Dict) and None in node.value.keys)      # an epoch's row, with **metrics
-    row = dict.fromkeys(name for key in names for name in ([key.value] if key else ['f1', 'accuracy']))
-    assert leaderboard.metric_names(row) == theirs['metric_names'](row) == ['f1', 'accuracy']
 
 
 def test_published_rows():

@@ -83,10 +83,10 @@ def test_a_stopped_run_goes_on_to_the_same_end(script, stops, more, tmp_path, ti
 @pytest.mark.parametrize('spoil', [
     lambda about: about | {'step': 4}, lambda about: about | {'epoch': 3}, lambda about: about | {'epochs': []},
     lambda about: about | {'step': '1'}, lambda about: [about], lambda about: {},
-    lambda about: about | {'epochs': [{'epoch': 1, 'score': 'high', 'same_answer': ''}]},
+    lambda about: about | {'epochs': [{'epoch': 1, 'loss': 1.0, 'score': 'high', 'same_answer': ''}]},
 ])
 def test_a_state_of_no_such_run(tmp_path, spoil):
-    row = {'epoch': 1, 'score': 0.5, 'same_answer': ''}
+    row = {'epoch': 1, 'loss': 1.0, 'score': 0.5, 'same_answer': ''}
     safetensors.numpy.save_file({}, tmp_path / resume.WEIGHTS, {'best': json.dumps(row)})
     about = {'epoch': 1, 'step': 2, 'data': 'x', 'epochs': [row]}
     resume.save(tmp_path, about, [])

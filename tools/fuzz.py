@@ -26,7 +26,7 @@ import traceback
 import zipfile
 from pathlib import Path
 
-from files import UserError, write_json
+from files import UserError, run_folder, write_json
 
 SECONDS = 10            # for one file
 GIB = 2**30
@@ -163,7 +163,7 @@ def run(folder, file):
     import config
     import snippets
     knobs = config.Knobs('CoLA', labels=('0', '1'), model='minilm', runs_dir=str(folder)).for_recipe('minilm', {})
-    place = snippets.run_folder(knobs)
+    place = run_folder(knobs)
     place.mkdir(parents=True)
     row = {'epoch': 1, 'loss': 0.1, 'mcc': 0.2, 'score': 0.2, 'train_seconds': 1.0, 'same_answer': ''}
     write_json(place / 'config.json', snippets.run_config(knobs))

@@ -37,7 +37,7 @@ from rich.live import Live
 from rich.table import Table
 
 import config
-from files import UserError, status_of, write_file, write_json
+from files import UserError, metric_names, run_folder, status_of, write_file, write_json
 
 # Millions of training tokens: examples times their mean length in tokens. The scripts, in GLUE's order.
 TASKS = {'CoLA': 0.10, 'SST2': 0.90, 'MRPC': 0.20, 'STSB': 0.16, 'QQP': 11.2, 'MNLI': 15.8, 'QNLI': 5.2, 'RTE': 0.17,
@@ -83,7 +83,7 @@ class Options(config.Knobs):
 class Run:
     task: str
     seed: int
-    folder: Path                    # as in snippets.run_folder()
+    folder: Path
     state: str = 'waiting'          # then running, then done or failed
     started: float = 0.0
     process: subprocess.Popen = None
@@ -228,12 +228,6 @@ def work(runs, slots, options):
 
 def seconds(row):
     return row['train_seconds'] + row['dev_seconds']
-
-
-def metric_names(row):
-    """As snippets has it: what a script's score() gave."""
-    names = list(row)
-    return names[names.index('loss') + 1:names.index('score')]
 
 
 def percent(value):
@@ -414,7 +408,7 @@ def run(argv):
     knobs = Options('', **given)
     options = [as_option(name, value) for name, value in given.items()
                if name in config.Knobs.__dataclass_fields__ and name != 'results_dir']
-    runs = [Run(task, seed, Path(knobs.runs_dir) / task / f'{Path(knobs.model).resolve().name}-seed{seed}')
+    runs = [Run(task, seed, run_folder(dataclasses.replace(knobs, task=task, seed=seed)))
             for task in sorted(TASKS, key=TASKS.get, reverse=True) if not names or task in names
             for seed in range(knobs.first_seed, knobs.first_seed + knobs.seeds)]
     slots = make_slots(knobs.jobs, len(runs), knobs.devices)
