@@ -24,16 +24,17 @@ class Diverged(UserError):
 
 def status_of(work, *args):
     """The exit status of a program: what work(*args) returns, None being 0; where it raised a UserError or an OSError,
-    which is said in one line, that one's, or 2."""
+    which is said in one line, that one's, or 2; 141 where nobody reads what it prints."""
     try:
         return work(*args) or 0
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return error.status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:        # a read-only folder, a file where a folder should be, a full disk
-        if not error.filename:
-            raise
-        print(f'error: {error.filename}: {error.strerror}.', file=sys.stderr)
+        print(f'error: {error.filename or "standard output, or a file"}: {error.strerror or error}.', file=sys.stderr)
         return 2
 
 
@@ -92,14 +93,14 @@ def whole(path):
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        drop_abandoned(path.parent, f'.{glob.escape(path.name)}.*')
+        drop_abandoned(path.parent, f'.{glob.escape(path.name)}')
 
 
-def drop_abandoned(folder, pattern):
+def drop_abandoned(folder, pattern, seconds=ABANDONED):
     """Delete what is left of programs that were killed while they wrote."""
-    for path in folder.glob(pattern):
+    for path in folder.glob(f'{pattern}.[0-9]*'):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > ABANDONED:
+            if time.time() - path.stat().st_mtime > seconds:
                 path.unlink()
 
 

@@ -68,8 +68,9 @@ class AdamW(keras.optimizers.Optimizer):
             self.squares.append(self.add_variable_from_reference(variable, 'v', shape))
             if self.accumulation > 1:
                 self.sums.append(self.add_variable_from_reference(variable, 'sum', shape))
-        if self.sums:
-            self.added = self.add_variable((), tf.int32, 'zeros', 'added')
+        if self.sums:       # of the next step in its batch; that batch's steps that overflowed; iterations until now
+            self.place, self.lost, self.updates = (
+                self.add_variable((), tf.int64, 'zeros', name) for name in ('place', 'lost', 'updates'))
 
     def train_rows(self, variable, rows):
         """Tell it, before it is built, that no gradient will ever reach other rows of this embedding.
@@ -101,18 +102,29 @@ class AdamW(keras.optimizers.Optimizer):
         if not skip_gradients_aggregation:      # float16's LossScaleOptimizer has done so
             grads_and_vars = self.aggregate_gradients(grads_and_vars)
         gradients, variables = zip(*grads_and_vars, strict=True)
+        # Steps that overflow in float16 do not come here: LossScaleOptimizer counts each as an iteration. A batch with
+        # such a step makes no update and is an iteration, as where a batch is a step.
+        place = self.place + self.iterations - self.updates
+        ended = place // self.accumulation      # batches, with such steps
+        place %= self.accumulation
+        self.lost.assign(tf.where(ended > 0, place, self.lost + self.iterations - self.updates))
+        self.iterations.assign(self.updates + ended)
         for total, gradient in zip(self.sums, gradients, strict=True):
-            total.assign_add(gradient / self.accumulation)
-        self.added.assign_add(1)
+            total.assign(tf.where(place > 0, total, 0.0) + gradient / self.accumulation)
 
         def update():
             super(AdamW, self).apply_gradients(zip(map(tf.convert_to_tensor, self.sums), variables, strict=True), name,
                                                skip_gradients_aggregation=True)
-            for variable in (self.added, *self.sums):
-                variable.assign(tf.zeros_like(variable))
-            return tf.constant(True)
+            return tf.identity(self.iterations)
 
-        tf.cond(self.added >= self.accumulation, update, lambda: tf.constant(False))
+        def none():
+            return tf.identity(self.iterations.assign_add(tf.cast(last, tf.int64)))
+
+        last = place + 1 == self.accumulation
+        tf.cond(last & (self.lost == 0), update, none)
+        self.place.assign((place + 1) % self.accumulation)
+        self.lost.assign(tf.where(last, tf.zeros_like(self.lost), self.lost))
+        self.updates.assign(self.iterations)
         return self.iterations
 
     def dense(self, gradient, variable):

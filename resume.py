@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import signal
 import threading
 
@@ -18,12 +19,14 @@ import safetensors
 import safetensors.numpy
 
 STATE, WEIGHTS = 'state.safetensors', 'model.safetensors'     # of the run under way, of its best epoch
+EARLIER = 'earlier.safetensors'     # the weights of the epoch that was the best when the state was saved
 
 # ---- The state ------------------------------------------------------------------------------------------------------
 
 
 def variables(model):
-    """Every variable that training changes: weights, the optimizer's, the states of dropout, the metrics'.
+    """Every variable that training changes, {number: variable}: weights, the optimizer's, the states of dropout, the
+    metrics'.
 
     To be called between building the optimizer and the first step: their order is then decided by the code alone.
     """
@@ -33,7 +36,7 @@ def variables(model):
         for one in tf.train.TrackableView(owner).descendants():
             for part in strategy.experimental_local_results(one) if isinstance(one, tf.Variable) else ():
                 found[id(part.handle)] = part
-    return list(found.values())
+    return {f'{i:05}': variable for i, variable in enumerate(found.values())}
 
 
 def fingerprint(*data):
@@ -48,7 +51,7 @@ def fingerprint(*data):
 def save(folder, about, variables):
     """Write the state: `about`, for json, and the values. An earlier one stays until this one is whole, and where this
     one would not be finite: the next loss will not be, either."""
-    tensors = {f'{i:05}': np.asarray(variable.numpy()) for i, variable in enumerate(variables)}
+    tensors = {name: np.asarray(variable.numpy()) for name, variable in variables.items()}
     if not all(np.isfinite(value).all() for value in tensors.values()):
         return
     path = folder / STATE
@@ -57,53 +60,60 @@ def save(folder, about, variables):
             safetensors.numpy.save_file(tensors, beside, {'about': json.dumps(about)})
         except safetensors.SafetensorError as error:        # its way to tell that the disk is full
             raise OSError(str(error)) from error
-        flush(beside)
-        flush(folder / WEIGHTS)
+        for one in folder.iterdir():
+            flush(one)
 
 
 def read(folder, epochs, steps):
-    """What save() was told about the state in this folder of a run of so many epochs and steps in each; with 'best',
-    the row of the best epoch, from the file of its weights. None where there is no state."""
+    """What save() was told about the state in this folder, of a run of so many epochs and steps in each. Puts the
+    weights that were the best then in their place."""
     path = folder / STATE
-    if not path.is_file():
-        return None
-    about = metadata(path, 'about')
     try:
+        about = json.loads(metadata(path)['about'])
         rows, step = about['epochs'], about['step']
         sound = [row['epoch'] for row in rows] == list(range(1, about['epoch'] + 1)) and about['epoch'] <= epochs and \
             isinstance(step, int) and (0 <= step < steps or step == steps and isinstance(about['loss'], float))
-        about['best'] = best = metadata(folder / WEIGHTS, 'best') if rows else None
-        for row in [*rows, best] if rows else ():
-            sound &= row.keys() == best.keys() >= {'epoch', 'loss', 'score', 'same_answer'} and all(
+        for row in rows:
+            sound &= row.keys() == rows[0].keys() >= {'epoch', 'loss', 'score', 'same_answer'} and all(
                 isinstance(value, str if name == 'same_answer' else (int, float)) for name, value in row.items())
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
         raise damaged(path, error) from error
     if not sound:
         raise damaged(path, 'it is not of this run')
+    if rows:
+        weights = [folder / name for name in (WEIGHTS, EARLIER) if (folder / name).is_file()]
+        right = [one for one in weights if metadata(one).get('epoch') == str(best_row(rows)['epoch'])]
+        if not right:
+            raise damaged(folder / WEIGHTS, 'not the weights of the best epoch')
+        right[0].replace(folder / WEIGHTS)
+    (folder / EARLIER).unlink(missing_ok=True)
     return about
 
 
-def metadata(path, name):
+def metadata(path):
     try:
         with safetensors.safe_open(path, 'numpy') as file:
-            return json.loads(file.metadata()[name])
-    except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError, RecursionError) as error:
+            return file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
         raise damaged(path, error) from error
 
 
-def restore(folder, variables):
-    """Give the variables the values that save() was given."""
-    path = folder / STATE
+def best_row(rows):
+    """Of the epochs' rows that with the highest score, the first of several; nan is lower than any other."""
+    return max(rows, key=lambda row: -math.inf if math.isnan(row['score']) else row['score'])
+
+
+def restore(path, variables):
+    """Give the variables, {name: variable}, the values in this file."""
     try:
-        tensors = safetensors.numpy.load_file(path)
-        values = [tensors[f'{i:05}'] for i in range(len(tensors))]
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+        values = safetensors.numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise damaged(path, error) from error
-    if [(value.shape, value.dtype) for value in values] != [
-            (variable.shape, variable.dtype.as_numpy_dtype) for variable in variables]:
+    if {name: (value.shape, value.dtype) for name, value in values.items()} != {
+            name: (variable.shape, variable.dtype.as_numpy_dtype) for name, variable in variables.items()}:
         raise damaged(path, 'its variables are not those of this model')
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+    for name, variable in variables.items():
+        variable.assign(values[name])
 
 
 def damaged(path, error):
@@ -123,7 +133,7 @@ class Stopped(BaseException):
 
 class Stop:
     """Whether the run has been told to stop. In a training step (`gently`) it waits for the step's end."""
-    number, gently = None, False
+    number, gently, again = None, False, ''      # `again`: how to go on
     locks = contextlib.ExitStack()      # what lock() holds, until the run ends
 
 
@@ -136,7 +146,7 @@ def guarded():
         else:
             raise Stopped(number)
 
-    Stop.number, Stop.gently = None, False
+    Stop.number, Stop.gently, Stop.again = None, False, 'the same command starts it'
     main, before = threading.current_thread() is threading.main_thread(), {}
     try:
         with contextlib.ExitStack() as Stop.locks:

@@ -28,6 +28,7 @@ from encoders import named_weights
 from files import (
     Diverged,
     UserError,
+    drop_abandoned,
     each_line,
     flush,
     metric_names,
@@ -208,20 +209,27 @@ def train(knobs, model, train_data, dev_data, score):
     `score` takes (logits, examples) and returns {metric: value}; the best epoch has the highest mean of these. A metric
     that is not defined (nan) counts as lower than any other, so that there always is a best epoch.
     """
-    if knobs.init:
-        load_run(knobs, model)
     folder, vocabulary = run_folder(knobs), (open_model(knobs.model, knobs.model_dir).folder / 'vocab.txt').read_bytes()
+    steps = steps_per_epoch(knobs, len(train_data)) * knobs.grad_accumulation     # of an epoch
+    if (knobs.grad_accumulation - 1) * knobs.batch_size >= len(train_data):
+        raise UserError(f'--grad-accumulation {knobs.grad_accumulation}: fewer steps of {knobs.batch_size} examples '
+                        f'hold all {len(train_data)}.')
+    goes_on = resumable() and not knobs.fresh and (folder / resume.STATE).is_file()
+    if knobs.init and Path(knobs.init).resolve() == folder.resolve():
+        raise UserError(f'--init {knobs.init}: this run would write there itself. Choose another --seed or --runs-dir.')
+    if knobs.init and not goes_on:
+        load_run(knobs, model)
     for path in (folder, Path(knobs.results_dir)):      # a folder that cannot be written is found before the training
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):
             raise UserError(f'{path}: no files can be written into this folder.')
     resume.lock(folder)
-    for path in folder.glob('.*'):      # of a run that was killed while it wrote
-        path.unlink()
-    steps = steps_per_epoch(knobs, len(train_data)) * knobs.grad_accumulation     # of an epoch
-    state = None if knobs.fresh else resume.read(folder, knobs.epochs, steps)
+    if finished(knobs, folder) or goes_on != (not knobs.fresh and (folder / resume.STATE).is_file()):
+        raise UserError(f'{folder}: another run was at work in this folder until now. Start again.')
+    drop_abandoned(folder, '.*', 0)
+    state = resume.read(folder, knobs.epochs, steps) if goes_on else None
     if not state:
-        for pattern in ('metrics.*', 'curve.png', resume.WEIGHTS, resume.STATE, '*.tsv'):      # of an earlier run
+        for pattern in ('metrics.*', 'curve.png', '*.safetensors', '*.tsv'):      # of an earlier run
             for path in folder.glob(pattern):
                 path.unlink()
         write_json(folder / 'config.json', run_config(knobs))
@@ -260,28 +268,30 @@ class Monitor(keras.callbacks.Callback):
         self.knobs, self.train_data, self.dev_data, self.score = knobs, train_data, dev_data, score
         self.folder, self.steps, self.epochs, self.best = run_folder(knobs), steps, [], None
         self.epoch = self.step = 0      # what was done: epochs, and steps of the next one
+        self.saved_epoch = 0            # those of the state
         self.variables, self.data = resume.variables(model), resume.fingerprint(train_data, dev_data)
         self.saved, self.saving, self.pause = time.monotonic(), 0.0, knobs.save_every
-        # Every machine would have to go on from the same step.
-        self.saves = not isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
 
     def go_on(self, state):
         """Where a run left off that was stopped or killed."""
         if state['data'] != self.data:
             raise UserError(f'{self.folder} holds an unfinished run on other data. Start over with --fresh.')
-        self.epoch, self.step, self.epochs, self.best = (state[name] for name in ('epoch', 'step', 'epochs', 'best'))
+        self.epoch, self.step, self.epochs = (state[name] for name in ('epoch', 'step', 'epochs'))
+        self.saved_epoch, self.best = self.epoch, resume.best_row(self.epochs) if self.epochs else None
         if self.epoch < self.knobs.epochs:
-            resume.restore(self.folder, self.variables)
+            resume.restore(self.folder / resume.STATE, self.variables)
             self.means = [variable.numpy() for metric in self.model.metrics for variable in metric.variables]
         self.knobs.lengths = self.train_data.fewest_lengths([rows for rows, _ in self.train_data.steps(self.knobs, 0)])
         print(f'The run in {self.folder}/ goes on after {self.epoch} epochs and {self.step} steps.')
 
     def save(self, **about):
-        if self.saves:
-            began = time.monotonic()
+        if resumable():
+            began, self.saved_epoch = time.monotonic(), self.epoch
             about |= {'epoch': self.epoch, 'step': self.step, 'data': self.data,
                       'epochs': [row for row in self.epochs if row['epoch'] <= self.epoch]}
-            resume.save(self.folder, about, self.variables if self.epoch < self.knobs.epochs else [])
+            resume.save(self.folder, about, self.variables if self.epoch < self.knobs.epochs else {})
+            if self.best and self.best['epoch'] <= self.epoch:
+                (self.folder / resume.EARLIER).unlink(missing_ok=True)
             self.saved = time.monotonic()
             self.saving += self.saved - began
             self.pause = self.knobs.save_every and max(self.knobs.save_every, 50 * (self.saved - began))
@@ -292,7 +302,8 @@ class Monitor(keras.callbacks.Callback):
             self.model.fit(batches, steps_per_epoch=self.steps - self.step, initial_epoch=self.epoch, epochs=epochs,
                            verbose=0, callbacks=[self])
         except tf.errors.ResourceExhaustedError as error:
-            length = max(self.train_data.lengths[rows].max() for rows in self.rows(self.step, self.step + 1))
+            length = max(self.train_data.lengths[rows].max() for rows in self.rows(self.step, self.step + 1)
+                         ) if self.step < self.steps else self.train_data.maxlen
             raise UserError(f'{self.where()}: out of memory with {self.knobs.batch_size} examples of {length} tokens. '
                             'Lower --batch-size (with --grad-accumulation for the same updates) or --maxlen.'
                             ) from error
@@ -326,17 +337,19 @@ class Monitor(keras.callbacks.Callback):
             raise Diverged(f'{self.where()}, learning rate {rate:g}: the loss is {logs["loss"]}. Its rows: '
                            f'{rows[0].file}, lines {lines}. Lower --learning-rate, or mend the data, and start '
                            f'over with --fresh.{kept}')
-        if resume.Stop.number or time.monotonic() - self.saved >= self.pause:
-            self.save()
-        if resume.Stop.number:
-            raise resume.Stopped(resume.Stop.number)
+        stop = resume.Stop.number
+        if stop or time.monotonic() - self.saved >= self.pause:
+            self.save(loss=logs['loss'])
+        if stop:
+            raise resume.Stopped(stop)
 
     def on_epoch_end(self, epoch, logs=None):
         self.bar.close()
         if isinstance(inner_optimizer(self.model), AdamW):
             inner_optimizer(self.model).decay_other_rows(self.model.trainable_variables)
-        resume.Stop.gently, self.step = False, self.steps
+        self.step = self.steps
         try:
+            resume.Stop.gently = False
             if resume.Stop.number:
                 raise resume.Stopped(resume.Stop.number)
             self.end_epoch(epoch, logs)
@@ -362,12 +375,13 @@ class Monitor(keras.callbacks.Callback):
                    len(self.train_data) * (1 - self.resumed_at / self.steps) / (trained - self.started),
                'same_answer': same_answer(self.knobs, logits, self.dev_data.labels)}
         self.epochs.append(row)
-        # The second: it was the best before the run was killed, and went on before it.
-        if self.best is None or self.best['epoch'] == row['epoch'] or mean > self.best['score'] or (
-                np.isnan(self.best['score']) and not np.isnan(mean)):
-            self.best = row
+        before, self.best = self.best, resume.best_row(self.epochs)
+        if self.best is row:
+            path = self.folder / resume.WEIGHTS
+            if before and before['epoch'] <= self.saved_epoch:      # the state, until there is a new one, needs them
+                path.replace(self.folder / resume.EARLIER)
             weights = {name: v.numpy() for name, v in named_weights(self.model).items()}
-            write_file(self.folder / resume.WEIGHTS, safetensors.numpy.save(weights, {'best': json.dumps(row)}))
+            write_file(path, safetensors.numpy.save(weights, {'epoch': str(epoch + 1)}))
             write_mistakes(self.folder / 'dev_predictions.tsv', self.knobs, logits, self.dev_data)
         write_json(self.folder / 'metrics.json', {'finished': False, 'best': self.best, 'last': row,
                                                   'epochs': self.epochs})
@@ -388,9 +402,7 @@ class Monitor(keras.callbacks.Callback):
         self.save()
         if resume.Stop.number:
             raise resume.Stopped(resume.Stop.number)
-        weights = safetensors.numpy.load_file(self.folder / resume.WEIGHTS)
-        for name, variable in named_weights(self.model).items():
-            variable.assign(weights[name])
+        resume.restore(self.folder / resume.WEIGHTS, named_weights(self.model))
         self.report()
 
     def report(self):
@@ -444,13 +456,24 @@ def write_answers(knobs, name, examples, answers):
     row in the file's order. `answers`: label strings, or numbers already formatted."""
     rows = [f'{example.index}\t{answer}' for example, answer in zip(examples, answers, strict=True)]
     text = '\n'.join(['index\tprediction', *rows]) + '\n'
-    Path(knobs.results_dir).mkdir(parents=True, exist_ok=True)
-    for path in (run_folder(knobs) / name, Path(knobs.results_dir) / name):
-        write_file(path, text)
-    print(f'{len(rows)} test predictions: {Path(knobs.results_dir) / name}')
+    write_file(run_folder(knobs) / name, text)
+    write_result(knobs, name, text)
+
+
+def write_result(knobs, name, text):
+    path = Path(knobs.results_dir) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, text)
+    flush(path)
+    print(f'{text.count(chr(10)) - 1} test predictions: {path}')
 
 
 # ---- What a run leaves behind ---------------------------------------------------------------------------------------
+
+
+def resumable():
+    """Whether a run that is stopped can go on. Of several machines all would have to, from the same step."""
+    return not isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def run_config(knobs):
@@ -522,7 +545,7 @@ def launch(main, knobs, description):
         with resume.guarded():
             status = status_of(start, main, knobs, description)
     except resume.Stopped as stopped:
-        print('interrupted: the same command goes on', file=sys.stderr)
+        print(f'interrupted: {resume.Stop.again}', file=sys.stderr)
         status = 128 + stopped.number
     if status:
         raise SystemExit(status)
@@ -536,6 +559,7 @@ def start(main, knobs, description):
     knobs = for_device(knobs.for_recipe(recipe, given))
     if finished(knobs, run_folder(knobs)):
         return
+    resume.Stop.again = f'the same command{" with --no-fresh behind it" * knobs.fresh} goes on'
     with contextlib.ExitStack() as stack:
         strategy, first = distribution(knobs)
         if not first:       # its files are the first one's, and go nowhere
@@ -558,11 +582,13 @@ def run(main, knobs, folder):
         keras.utils.set_random_seed(knobs.seed)
         if knobs.deterministic:
             tf.config.experimental.enable_op_determinism()
-        main(knobs)
+        try:
+            main(knobs)
+        except tf.errors.ResourceExhaustedError as error:       # other than in a step or a prediction
+            raise UserError(f'out of memory with {knobs.model} itself. Take a smaller --model.') from error
+    write_json(folder / 'metrics.json', read_json(folder / 'metrics.json') | {'finished': True})
     for path in folder.iterdir():
         flush(path)
-    metrics = read_json(folder / 'metrics.json')
-    write_json(folder / 'metrics.json', metrics | {'finished': True})
     (folder / resume.STATE).unlink(missing_ok=True)
     if knobs.quiet:
         print(*(line for line in said.getvalue().splitlines() if line.startswith(('dev, ', 'Note:'))), sep='\n')
@@ -586,6 +612,9 @@ def finished(knobs, folder):
                    if name not in free and before['knobs'].get(name) != value]
         changed += [f'{name} was edited' for name, value in now['source_sha256'].items()
                     if before['source_sha256'].get(name) != value]
+        if not done:
+            changed += [f'{name}: {before["versions"].get(name)} -> {version}' for name, version in
+                        now['versions'].items() if before['versions'].get(name) != version]
         if changed:
             raise UserError(f'{folder} holds {"a finished" if done else "an unfinished"} run with other settings '
                             f'({"; ".join(changed)}). Overwrite it with --fresh, or keep it and choose another --seed '
@@ -594,6 +623,9 @@ def finished(knobs, folder):
             return False
         best = read_json(folder / 'metrics.json')['best']
         print(f'This run is finished: dev {show(best)} (epoch {best["epoch"]}), {folder}/. --fresh runs it again.')
+        for path in sorted(folder.glob('*.tsv')):
+            if path.name != 'dev_predictions.tsv' and not (Path(knobs.results_dir) / path.name).exists():
+                write_result(knobs, path.name, path.read_text())
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f'{folder}: config.json or metrics.json is not what a run leaves behind. Start over with '
                         '--fresh.') from error

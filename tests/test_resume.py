@@ -13,6 +13,7 @@ from test_scripts import options, start
 
 import CoLA
 import files
+import optimizers
 import progress
 import resume
 import snippets
@@ -46,7 +47,8 @@ def stop_in(monkeypatch, where, number, signum):
 
 @pytest.mark.parametrize(('script', 'stops', 'more'), [
     (CoLA, [('on_train_batch_end', 2, signal.SIGKILL),      # after one step
-            ('on_train_batch_end', 3, signal.SIGTERM),      # in the first step of the second epoch
+            ('on_train_batch_end', 2, signal.SIGTERM),      # in the last step of the first epoch
+            ('end_epoch', 2, signal.SIGKILL),               # in the evaluation of the second
             ('report', 1, signal.SIGTERM)], ()),            # before the answers are written
     (STSB, [('end_epoch', 1, signal.SIGINT)], ('--precision=bfloat16', '--grad-accumulation=2', '--batch-size=8',
                                                '--limit=12', '--no-swap-pairs', '--epochs=1')),
@@ -68,7 +70,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(script, stops, more, tmp_path, ti
             (folder / '.model.safetensors.99').write_text('half')
         else:
             assert end.value.code == 128 + signum
-            assert 'the same command goes on' in capsys.readouterr().err
+            assert 'the same command with --no-fresh behind it goes on' in capsys.readouterr().err
     if script == CoLA:          # another command does not go on from there
         with pytest.raises(SystemExit) as end:
             start(script, *again, '--no-fresh', '--learning-rate=1e-3')
@@ -82,18 +84,37 @@ def test_a_stopped_run_goes_on_to_the_same_end(script, stops, more, tmp_path, ti
 
 @pytest.mark.parametrize('spoil', [
     lambda about: about | {'step': 4}, lambda about: about | {'epoch': 3}, lambda about: about | {'epochs': []},
-    lambda about: about | {'step': '1'}, lambda about: [about], lambda about: {},
+    lambda about: about | {'step': '1'}, lambda about: about | {'step': 3}, lambda about: [about], lambda about: {},
     lambda about: about | {'epochs': [{'epoch': 1, 'loss': 1.0, 'score': 'high', 'same_answer': ''}]},
+    lambda about: about | {'epochs': [row(1, 0.5), row(2, 0.6)], 'epoch': 2},      # its weights are not there
 ])
 def test_a_state_of_no_such_run(tmp_path, spoil):
-    row = {'epoch': 1, 'loss': 1.0, 'score': 0.5, 'same_answer': ''}
-    safetensors.numpy.save_file({}, tmp_path / resume.WEIGHTS, {'best': json.dumps(row)})
-    about = {'epoch': 1, 'step': 2, 'data': 'x', 'epochs': [row]}
-    resume.save(tmp_path, about, [])
-    assert resume.read(tmp_path, 2, 3) == about | {'best': row}
-    resume.save(tmp_path, spoil(about), [])
-    with pytest.raises(files.UserError, match='state.safetensors: of an unfinished run, but not to be used'):
+    safetensors.numpy.save_file({}, tmp_path / resume.WEIGHTS, {'epoch': '1'})
+    about = {'epoch': 1, 'step': 2, 'data': 'x', 'epochs': [row(1, 0.5)]}
+    resume.save(tmp_path, about, {})
+    assert resume.read(tmp_path, 2, 3) == about
+    resume.save(tmp_path, spoil(about), {})
+    with pytest.raises(files.UserError, match='safetensors: of an unfinished run, but not to be used'):
         resume.read(tmp_path, 2, 3)
+
+
+def row(epoch, score):
+    return {'epoch': epoch, 'loss': 1.0, 'score': score, 'same_answer': ''}
+
+
+@pytest.mark.parametrize(('left', 'kept'), [
+    ({'model': 2}, 'model'), ({'model': 3, 'earlier': 2}, 'earlier'),
+    ({'earlier': 2}, 'earlier'),                # killed before the new ones were written
+    ({'model': 2, 'earlier': 1}, 'model'),      # killed before the earlier ones were deleted
+])
+def test_the_best_weights_are_those_of_the_state(tmp_path, left, kept):
+    for name, epoch in left.items():
+        safetensors.numpy.save_file({name: np.ones(1)}, tmp_path / f'{name}.safetensors', {'epoch': str(epoch)})
+    resume.save(tmp_path, {'epoch': 3, 'step': 0, 'data': 'x', 'epochs': [
+        row(1, np.nan), row(2, 0.6), row(3, 0.6)]}, {})
+    resume.read(tmp_path, 4, 3)
+    assert list(safetensors.numpy.load_file(tmp_path / resume.WEIGHTS)) == [kept]
+    assert not (tmp_path / resume.EARLIER).exists()
 
 
 def test_out_of_memory_names_the_batch(tmp_path, tiny_bert, monkeypatch, capsys):
@@ -146,7 +167,7 @@ def test_a_loss_that_is_not_finite_names_its_rows(tmp_path, tiny_bert, monkeypat
 
 
 def test_a_full_disk_leaves_the_earlier_state(tmp_path):
-    variables = [tf.Variable(tf.ones((100, 100)))]
+    variables = {'00000': tf.Variable(tf.ones((100, 100)))}
     resume.save(tmp_path, {'epoch': 0, 'step': 1, 'data': 'x', 'epochs': []}, variables)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
@@ -181,6 +202,25 @@ def test_accumulated_gradients_make_the_update_of_the_large_batch(tmp_path, tiny
     rows = [json.loads(next((tmp_path / name).rglob('metrics.json')).read_text())['last']
             for name in ('large', 'small')]
     assert rows[0]['loss'] == pytest.approx(rows[1]['loss'], rel=1e-5)
+
+
+def test_a_batch_with_a_step_that_overflows_is_left_out():
+    """As LossScaleOptimizer leaves out the large batch."""
+    small = [np.inf, 1, 2, 3, np.inf, np.inf, 4, np.inf, 5, 6, np.inf, np.inf, np.inf, 1, 7, 8]
+    found = []
+    for gradients, accumulation in ((small, 2), (np.mean(np.reshape(small, (-1, 2)), axis=1), 1)):
+        weight = tf.Variable([1.0, 2.0])
+        inner = optimizers.AdamW(optimizers.WarmUpDecay(0.1, 10, 0.1, 'linear'), {weight.ref(): (1.0, 0.01)}, True,
+                                 1e-6, 1.0, accumulation)
+        optimizer = snippets.keras.mixed_precision.LossScaleOptimizer(inner)
+        optimizer.build([weight])
+        step = tf.function(lambda gradient, optimizer=optimizer, weight=weight: optimizer.apply_gradients(
+            [(gradient, weight)]))
+        for gradient in gradients:
+            step(tf.constant([gradient, 1.0], tf.float32))
+        found.append([*weight.numpy(), inner.iterations.numpy()])
+    assert found[0] == found[1]
+    assert found[0][2] == 8 and found[0][0] < 0.9
 
 
 class Sent(list):

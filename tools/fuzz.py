@@ -147,15 +147,15 @@ def state(folder, file):
     import resume
     import snippets
     tf = snippets.tf
-    variables = [tf.Variable(tf.random.normal((20, 10))), tf.Variable(3, dtype=tf.int64)]
+    variables = {'00000': tf.Variable(tf.random.normal((20, 10))), '00001': tf.Variable(3, dtype=tf.int64)}
     row = {'epoch': 1, 'loss': 0.5, 'mcc': 0.3, 'score': 0.3, 'same_answer': ''}
     resume.save(folder, {'epoch': 1, 'step': 2, 'data': 'x', 'epochs': [row]}, variables)
-    safetensors.numpy.save_file({'x': np.ones(3)}, folder / resume.WEIGHTS, {'best': json.dumps(row)})
+    safetensors.numpy.save_file({'x': np.ones(3, np.float32)}, folder / resume.WEIGHTS, {'epoch': '1'})
 
     def read():
-        found = resume.read(folder, 3, 10)
-        assert snippets.show(found['best']) and [snippets.show(row) for row in found['epochs']]
-        resume.restore(folder, variables)
+        assert all(snippets.show(row) for row in resume.read(folder, 3, 10)['epochs'])
+        resume.restore(folder / resume.STATE, variables)
+        resume.restore(folder / resume.WEIGHTS, {'x': tf.Variable(tf.zeros(3))})
     return folder / file, read
 
 
@@ -227,8 +227,11 @@ def try_kind(kind, count, seed, sender):
     """Send (number, what happened, details) of every damaged file, and what it cost."""
     prepare, spoil = KINDS[kind]
 
+    class Hang(BaseException):
+        pass
+
     def hang(*_):
-        raise TimeoutError
+        raise Hang
 
     signal.signal(signal.SIGALRM, hang)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -245,7 +248,7 @@ def try_kind(kind, count, seed, sender):
                 happened = 'read'
             except UserError as error:
                 happened = 'refused' if str(error) else 'no message'
-            except TimeoutError:
+            except Hang:
                 happened = 'hang'
             except BaseException:
                 happened, details = 'traceback', traceback.format_exc(limit=-4)
