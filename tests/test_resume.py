@@ -70,7 +70,8 @@ def test_a_stopped_run_goes_on_to_the_same_end(script, stops, more, tmp_path, ti
             (folder / '.model.safetensors.99').write_text('half')
         else:
             assert end.value.code == 128 + signum
-            assert 'the same command with --no-fresh behind it goes on' in capsys.readouterr().err
+            again_with = ' with --no-fresh behind it' * (i == 0)
+            assert f'the same command{again_with} goes on' in capsys.readouterr().err
     if script == CoLA:          # another command does not go on from there
         with pytest.raises(SystemExit) as end:
             start(script, *again, '--no-fresh', '--learning-rate=1e-3')
