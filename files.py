@@ -140,3 +140,11 @@ def metric_names(row):
     """What the script's score() gave to this epoch of metrics.json."""
     names = list(row)
     return names[names.index('loss') + 1:names.index('score')]
+
+
+def show_value(value):
+    return 'undefined' if value is None or math.isnan(value) else f'{100 * value:.2f}'
+
+
+def show(row):
+    return '  '.join(f'{name} {show_value(row[name])}' for name in metric_names(row))

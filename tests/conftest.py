@@ -118,7 +118,7 @@ def runs(tmp_path_factory, tiny_bert, untrained):
 def make_knobs(*options, task='CoLA', **own):
     """Settled knobs of a script-like set of own knobs and command-line options."""
     from checkpoints import open_model
-    from snippets import for_device
+    from launch import for_device
     knobs = config.Knobs(task, **{'labels': ('0', '1'), 'maxlen': 32} | own)
     given = config.parse_args(knobs, '', list(map(str, options)))
     model = given.get('model', 'minilm')

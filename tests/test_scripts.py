@@ -17,6 +17,7 @@ from test_skeleton import SCRIPTS
 
 import CoLA
 import config
+import launch
 import snippets
 import tokens
 import WNLI
@@ -100,7 +101,7 @@ def test_the_best_weights_are_kept_and_can_be_started_from(tmp_path, tiny_bert, 
     assert best['accuracy'] == pytest.approx(np.mean([row['label'] == row['prediction'] for row in rows]))
 
     # the weights give the scores that the report gives them
-    knobs = snippets.for_device(WNLI.knobs.for_recipe(
+    knobs = launch.for_device(WNLI.knobs.for_recipe(
         'bert', config.parse_args(WNLI.knobs, '', [*args, f'--init={folder}'])))
     data = snippets.tokenize(knobs, WNLI.load_data(knobs, 'dev'))
     model = WNLI.build_model(knobs, 1)

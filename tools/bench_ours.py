@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 
 import config
+import launch
 import snippets
 from checkpoints import load_tokenizer, open_model
 from files import UserError, read_json, status_of, write_json
-from snippets import GPUS, Example, keras, tf
+from launch import GPUS
+from snippets import Example, keras, tf
 
 PEER_EXAMPLES = 20000       # that the peer gets of a larger training file: it draws its batches at random
 PEER_ROWS = 32              # in its evaluation batches on a CPU: it does not sort, more would be more padding
@@ -30,14 +32,14 @@ SENTENCE = 'Sailors rode the breeze, unhurried.'        # that both tokenizers m
 
 
 def settle(request):
-    """The script and the knobs of a measurement, as snippets.launch settles them."""
+    """The script and the knobs of a measurement, as launch.start settles them."""
     script, given = importlib.import_module(request['script']), request['knobs']
     model = given['model']
     recipe = config.MODELS[model].recipe if model in config.MODELS else \
         open_model(model, given.get('model_dir', config.Knobs.model_dir)).recipe
     length = {'maxlen': request['length']} if request['length'] else {}
     knobs = script.knobs.for_recipe(recipe, given | length | {'epochs': 1, 'cache': False})
-    return script, snippets.for_device(knobs)
+    return script, launch.for_device(knobs)
 
 
 def examples_of(request, script, knobs, split):
@@ -147,7 +149,7 @@ class Clock(snippets.Monitor):
 def measure(request):
     """{figure: value} of tokenization, training and evaluation, by the functions that the scripts call."""
     script, knobs = settle(request)
-    with snippets.distribution(knobs)[0].scope():
+    with launch.distribution(knobs)[0].scope():
         return measure_run(request, script, knobs)
 
 
@@ -169,7 +171,7 @@ def measure_run(request, script, knobs):
         found |= train(request, knobs, model, train_data, dev_data)
     found |= evaluate(knobs, model, dev_data, request['evaluation_examples'])
     device = tf.config.experimental.get_device_details(GPUS[0]).get('device_name', GPUS[0].name) if GPUS else None
-    about = snippets.run_config(knobs)
+    about = launch.run_config(knobs)
     return found | {'device': device or cpu(), 'cores': about['cores'], 'versions': about['versions']}
 
 

@@ -26,7 +26,7 @@ import traceback
 import zipfile
 from pathlib import Path
 
-from files import UserError, run_folder, write_json
+from files import UserError, run_folder, show, write_json
 
 SECONDS = 10            # for one file
 GIB = 2**30
@@ -153,7 +153,7 @@ def state(folder, file):
     safetensors.numpy.save_file({'x': np.ones(3, np.float32)}, folder / resume.WEIGHTS, {'epoch': '1'})
 
     def read():
-        assert all(snippets.show(row) for row in resume.read(folder, 3, 10)['epochs'])
+        assert all(show(row) for row in resume.read(folder, 3, 10)['epochs'])
         resume.restore(folder / resume.STATE, variables)
         resume.restore(folder / resume.WEIGHTS, {'x': tf.Variable(tf.zeros(3))})
     return folder / file, read
@@ -161,14 +161,14 @@ def state(folder, file):
 
 def run(folder, file):
     import config
-    import snippets
+    import launch
     knobs = config.Knobs('CoLA', labels=('0', '1'), model='minilm', runs_dir=str(folder)).for_recipe('minilm', {})
     place = run_folder(knobs)
     place.mkdir(parents=True)
     row = {'epoch': 1, 'loss': 0.1, 'mcc': 0.2, 'score': 0.2, 'train_seconds': 1.0, 'same_answer': ''}
-    write_json(place / 'config.json', snippets.run_config(knobs))
+    write_json(place / 'config.json', launch.run_config(knobs))
     write_json(place / 'metrics.json', {'finished': True, 'best': row, 'last': row, 'epochs': [row]})
-    return place / file, lambda: snippets.finished(knobs, place)
+    return place / file, lambda: launch.finished(knobs, place)
 
 
 def archive(folder):

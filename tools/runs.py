@@ -11,13 +11,10 @@ from pathlib import Path
 import numpy as np
 
 import config
+import launch
 import snippets
 from checkpoints import Checkpoint, open_model
 from files import UserError, read_json, read_lines
-
-# The files beside the scripts that are none.
-MODULES = ('config', 'files', 'checkpoints', 'progress', 'resume', 'layers', 'encoders', 'optimizers', 'tokens',
-           'snippets')
 
 
 def open_run(folder, **changed):
@@ -27,7 +24,7 @@ def open_run(folder, **changed):
     knobs that shall differ from the run's, such as precision='float32'. Raises UserError.
     """
     run = Checkpoint(folder)
-    if not isinstance(run.task, str) or not re.fullmatch(r'\w+', run.task) or run.task in MODULES or not (
+    if not isinstance(run.task, str) or not re.fullmatch(r'\w+', run.task) or run.task in launch.MODULES or not (
             config.ROOT / f'{run.task}.py').is_file() or not isinstance(run.knobs, dict):
         raise UserError(f'{folder}: no run of one of the scripts: its config.json names none. Choose a folder in '
                         'runs/.')
@@ -36,11 +33,11 @@ def open_run(folder, **changed):
              if field.name in run.knobs and (field.name != 'jit' or run.knobs['jit'] is False)}   # else by the device
     path = str(run.folder.resolve())        # a path, where a folder has the name of a model of the table
     given |= {'model': path, 'init': path, 'cache': False, 'pooling': 'auto'}    # its configuration has its own pooling
-    knobs = snippets.for_device(script.knobs.for_recipe(run.recipe, given | changed))
+    knobs = launch.for_device(script.knobs.for_recipe(run.recipe, given | changed))
     with contextlib.redirect_stdout(io.StringIO()):     # which variables were read
         model = script.build_model(knobs, 1)
         snippets.load_run(knobs, model)
-    before, now = read_json(run.folder / 'config.json').get('source_sha256', {}), snippets.source_hashes(run.task)
+    before, now = read_json(run.folder / 'config.json').get('source_sha256', {}), launch.source_hashes(run.task)
     if edited := [name for name in now if before.get(name) != now[name]]:
         print(f'Note: edited since this run, whose model is built as they say now: {", ".join(edited)}.',
               file=sys.stderr)
