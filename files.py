@@ -26,7 +26,9 @@ def status_of(work, *args):
     """The exit status of a program: what work(*args) returns, None being 0; where it raised a UserError or an OSError,
     which is said in one line, that one's, or 2; 141 where nobody reads what it prints."""
     try:
-        return work(*args) or 0
+        status = work(*args) or 0
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return error.status

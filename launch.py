@@ -29,8 +29,11 @@ MODULES = ('config', 'files', 'checkpoints', 'progress', 'resume', 'layers', 'en
 
 
 def launch(main, knobs, description):
-    """Run a script's main(knobs) from the command line. Exit status: 0 done, 2 bad input, 3 diverged, 130
-    stopped by Ctrl-C, 143 by SIGTERM."""
+    """Run a script's main(knobs) from the command line. Exit status: 0 done, 2 bad input, 3 diverged, 129, 130, 143
+    stopped by SIGHUP, Ctrl-C, SIGTERM, 141 with nobody to read the output."""
+    for name in ('stdout', 'stderr'):       # closed, as by >&-
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'w'))       # noqa: SIM115
     sys.stdout.reconfigure(line_buffering=True)
     try:
         with resume.guarded():
@@ -95,10 +98,15 @@ def finished(knobs, folder):
     if knobs.fresh:
         return False
     try:
-        done = (folder / 'metrics.json').is_file() and read_json(folder / 'metrics.json')['finished']
+        metrics = read_json(folder / 'metrics.json') if (folder / 'metrics.json').is_file() else {'finished': False}
+        done = metrics['finished']
         if not done and not (folder / resume.STATE).is_file():
             return False
         before, now = read_json(folder / 'config.json'), json.loads(json.dumps(run_config(knobs)))
+    except (UserError, LookupError) as error:
+        raise UserError(f'{folder}: metrics.json or config.json is not what a run leaves behind ({error}). Start over '
+                        'with --fresh.') from error
+    try:
         # They change no number.
         free = ('fresh', 'runs_dir', 'results_dir', 'model_dir', 'cache_dir', 'cache', 'eval_batch_size', 'save_every',
                 'quiet', 'steps_per_execution')
@@ -115,14 +123,14 @@ def finished(knobs, folder):
                             'or --runs-dir.')
         if not done:
             return False
-        best = read_json(folder / 'metrics.json')['best']
+        best = metrics['best']
         print(f'This run is finished: dev {show(best)} (epoch {best["epoch"]}), {folder}/. --fresh runs it again.')
         for path in sorted(folder.glob('*.tsv')):
             if path.name != 'dev_predictions.tsv' and not (Path(knobs.results_dir) / path.name).exists():
                 write_result(knobs, path.name, path.read_text())
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f'{folder}: config.json or metrics.json is not what a run leaves behind. Start over with '
-                        '--fresh.') from error
+        raise UserError(f'{folder}: metrics.json or config.json is not what a run leaves behind ({error}). Start over '
+                        'with --fresh.') from error
     (folder / resume.STATE).unlink(missing_ok=True)
     return True
 

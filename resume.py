@@ -123,8 +123,12 @@ def damaged(path, error):
 # ---- Signals, and one run in a folder --------------------------------------------------------------------------------
 
 
+# Ctrl-C, a machine that is taken away, a terminal that is closed (which Windows has not).
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, 'SIGHUP') else [])]
+
+
 class Stopped(BaseException):
-    """SIGTERM or Ctrl-C."""
+    """One of SIGNALS has come."""
 
     def __init__(self, number):
         super().__init__(number)
@@ -139,7 +143,7 @@ class Stop:
 
 @contextlib.contextmanager
 def guarded():
-    """A run: SIGTERM and Ctrl-C become Stopped, at once or after the training step (a second one at once)."""
+    """A run: these signals become Stopped, at once or after the training step (a second one at once)."""
     def handle(number, frame):
         if Stop.gently and Stop.number is None:
             Stop.number = number
@@ -151,7 +155,8 @@ def guarded():
     try:
         with contextlib.ExitStack() as Stop.locks:
             if main:
-                before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+                before = {number: signal.signal(number, handle) for number in SIGNALS
+                          if signal.getsignal(number) != signal.SIG_IGN}        # as nohup has it
             yield
     finally:
         for number, handler in before.items():

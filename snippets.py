@@ -211,7 +211,11 @@ def train(knobs, model, train_data, dev_data, score):
     if knobs.init and not goes_on:
         load_run(knobs, model)
     for path in (folder, Path(knobs.results_dir)):      # a folder that cannot be written is found before the training
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(f'{path}: there is a file where a folder should be. Move it, or name another folder with '
+                            '--runs-dir or --results-dir.') from error
         if not os.access(path, os.W_OK):
             raise UserError(f'{path}: no files can be written into this folder.')
     resume.lock(folder)
@@ -224,7 +228,7 @@ def train(knobs, model, train_data, dev_data, score):
             for path in folder.glob(pattern):
                 path.unlink()
         write_json(folder / 'config.json', run_config(knobs))
-        write_file(folder / 'vocab.txt', vocabulary)
+    write_file(folder / 'vocab.txt', vocabulary)
     optimizer = inner_optimizer(model)
     if isinstance(optimizer, AdamW):
         for name, variable in named_weights(model).items():

@@ -135,7 +135,7 @@ def test_what_a_process_says(tmp_path):
     assert run('import sys; open(sys.argv[2], "w").write("{\\"x\\": 1}")')['x'] == 1
     assert run('raise ValueError("five")')['failed'].endswith('ValueError: five')
     assert run('pass')['failed'].startswith('exit status 0')        # no answer
-    with pytest.raises(bench.BadInput, match='^no model$'):
+    with pytest.raises(bench.UserError, match='^no model$'):
         run('print("loading\\nerror: no model"); exit(2)')
 
 

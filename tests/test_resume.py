@@ -49,7 +49,7 @@ def stop_in(monkeypatch, where, number, signum):
     (CoLA, [('on_train_batch_end', 2, signal.SIGKILL),      # after one step
             ('on_train_batch_end', 2, signal.SIGTERM),      # in the last step of the first epoch
             ('end_epoch', 2, signal.SIGKILL),               # in the evaluation of the second
-            ('report', 1, signal.SIGTERM)], ()),            # before the answers are written
+            ('report', 1, signal.SIGHUP)], ()),             # before the answers are written
     (STSB, [('end_epoch', 1, signal.SIGINT)], ('--precision=bfloat16', '--grad-accumulation=2', '--batch-size=8',
                                                '--limit=12', '--no-swap-pairs', '--epochs=1')),
 ])

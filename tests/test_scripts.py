@@ -119,8 +119,10 @@ def test_the_best_weights_are_kept_and_can_be_started_from(tmp_path, tiny_bert, 
 
     # a finished run is named, not run again, and not overwritten by another one
     capsys.readouterr()
+    (tmp_path / 'results' / 'WNLI.tsv').unlink()
     start(WNLI, *args, '--learning-rate=1e-3', '--no-fresh')
     assert 'This run is finished: dev accuracy' in capsys.readouterr().out
+    assert (tmp_path / 'results' / 'WNLI.tsv').read_bytes() == (folder / 'WNLI.tsv').read_bytes()
     with pytest.raises(SystemExit) as end:
         start(WNLI, *args, '--learning-rate=2e-3', '--no-fresh')
     assert end.value.code == 2
@@ -213,6 +215,8 @@ def test_a_run_at_the_majority_class_says_so_and_still_has_a_best_epoch(tmp_path
     (lambda data: None, ('--labels=yes,no',), "label '1' is none of yes, no"),
     (lambda data: None, ('--model=nowhere',), '--model nowhere: neither a folder'),
     (lambda data: None, ('--init=nowhere',), 'nowhere: no vocab.txt'),
+    (lambda data: None, ('--init=runs/CoLA/tiny-bert-seed42',), 'this run would write there itself'),
+    (lambda data: None, ('--grad-accumulation=4',), 'fewer steps of 16 examples hold all 48'),
 ])
 def test_bad_input_gets_one_message_and_leaves_nothing(tmp_path, tiny_bert, capsys, monkeypatch, spoil, args, message):
     monkeypatch.chdir(tmp_path)
@@ -259,7 +263,7 @@ def test_a_file_where_a_folder_should_be(tmp_path, tiny_bert, capsys, monkeypatc
     with pytest.raises(SystemExit) as end:
         start(CoLA, *options(tmp_path, tiny_bert))
     assert end.value.code == 2
-    assert 'runs' in capsys.readouterr().err
+    assert 'there is a file where a folder should be' in capsys.readouterr().err
 
 
 def test_settings_that_the_model_cannot_hold(tmp_path, capsys, monkeypatch):

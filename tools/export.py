@@ -23,6 +23,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -122,7 +123,11 @@ def write_savedmodel(functions, variables, folder):
     import tensorflow as tf
     module = tf.Module()                # not the Keras model, which would be saved with its Python configuration
     module.weights = list(variables)    # saving wants to find every variable that the functions use
-    tf.saved_model.save(module, folder, signatures=functions)
+    try:
+        tf.saved_model.save(module, folder, signatures=functions)
+    except tf.errors.OpError as error:
+        from files import UserError
+        raise UserError(f'{folder}: cannot be written: {error.message.splitlines()[0]}') from error
 
 
 def write_onnx(function, path):
@@ -200,4 +205,5 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))     # through what cleans up
     sys.exit(main())

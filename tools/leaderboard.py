@@ -420,10 +420,10 @@ def run(argv):
         print(f'Interrupted: {len(done)} of {len(runs)} runs are done. To go on, start the same command again'
               f'{" without --fresh" * knobs.fresh}.', file=sys.stderr)
         return 128 + interrupted
-    if done:
-        report(knobs, options, done)
     for one in (one for one in runs if one.state == 'failed'):
         print(f'error: {one} failed: {one.log}', file=sys.stderr)
+    if done:
+        report(knobs, options, done)
     return 1 if len(done) < len(runs) else 0
 
 
