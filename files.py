@@ -25,6 +25,9 @@ class Diverged(UserError):
 def status_of(work, *args):
     """The exit status of a program: what work(*args) returns, None being 0; where it raised a UserError or an OSError,
     which is said in one line, that one's, or 2; 141 where nobody reads what it prints."""
+    for name in ('stdout', 'stderr'):       # closed, as by >&-
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'w'))       # noqa: SIM115
     try:
         status = work(*args) or 0
         sys.stdout.flush()

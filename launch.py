@@ -31,15 +31,12 @@ MODULES = ('config', 'files', 'checkpoints', 'progress', 'resume', 'layers', 'en
 def launch(main, knobs, description):
     """Run a script's main(knobs) from the command line. Exit status: 0 done, 2 bad input, 3 diverged, 129, 130, 143
     stopped by SIGHUP, Ctrl-C, SIGTERM, 141 with nobody to read the output."""
-    for name in ('stdout', 'stderr'):       # closed, as by >&-
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, 'w'))       # noqa: SIM115
-    sys.stdout.reconfigure(line_buffering=True)
     try:
         with resume.guarded():
             status = status_of(start, main, knobs, description)
     except resume.Stopped as stopped:
-        print(f'interrupted: {resume.Stop.again}', file=sys.stderr)
+        with contextlib.suppress(OSError):      # the terminal may be closed
+            print(f'interrupted: {resume.Stop.again}', file=sys.stderr)
         status = 128 + stopped.number
     if status:
         raise SystemExit(status)
@@ -47,13 +44,15 @@ def launch(main, knobs, description):
 
 def start(main, knobs, description):
     """The run that the command line asks for, unless it is there already."""
+    sys.stdout.reconfigure(line_buffering=True)
     given = config.parse_args(knobs, description)
     model = given.get('model', knobs.model)
     recipe = config.MODELS[model].recipe if model in config.MODELS else open_model(model, knobs.model_dir).recipe
     knobs = for_device(knobs.for_recipe(recipe, given))
     if finished(knobs, run_folder(knobs)):
         return
-    resume.Stop.again = f'the same command{" with --no-fresh behind it" * knobs.fresh} goes on'
+    if unfinished(knobs, run_folder(knobs)):
+        resume.Stop.again = 'the same command goes on'
     with contextlib.ExitStack() as stack:
         strategy, first = distribution(knobs)
         if not first:       # its files are the first one's, and go nowhere
@@ -81,8 +80,8 @@ def run(main, knobs, folder):
         except tf.errors.ResourceExhaustedError as error:       # other than in a step or a prediction
             raise UserError(f'out of memory with {knobs.model} itself. Take a smaller --model.') from error
     write_json(folder / 'metrics.json', read_json(folder / 'metrics.json') | {'finished': True})
-    for path in folder.iterdir():
-        flush(path)
+    for name in ('metrics.json', resume.WEIGHTS):
+        flush(folder / name)
     (folder / resume.STATE).unlink(missing_ok=True)
     if knobs.quiet:
         print(*(line for line in said.getvalue().splitlines() if line.startswith(('dev, ', 'Note:'))), sep='\n')
@@ -97,12 +96,13 @@ def finished(knobs, folder):
     finished or not."""
     if knobs.fresh:
         return False
+    now = json.loads(json.dumps(run_config(knobs)))
     try:
         metrics = read_json(folder / 'metrics.json') if (folder / 'metrics.json').is_file() else {'finished': False}
         done = metrics['finished']
         if not done and not (folder / resume.STATE).is_file():
             return False
-        before, now = read_json(folder / 'config.json'), json.loads(json.dumps(run_config(knobs)))
+        before = read_json(folder / 'config.json')
     except (UserError, LookupError) as error:
         raise UserError(f'{folder}: metrics.json or config.json is not what a run leaves behind ({error}). Start over '
                         'with --fresh.') from error
@@ -153,6 +153,11 @@ def source_hashes(task):
     """{file: sha256} of the code that makes a run of this script."""
     paths = [config.ROOT / f'{name}.py' for name in (task, *MODULES)]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def unfinished(knobs, folder):
+    """Whether this run goes on from a state."""
+    return resumable() and not knobs.fresh and (folder / resume.STATE).is_file()
 
 
 def resumable():

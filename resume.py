@@ -50,18 +50,19 @@ def fingerprint(*data):
 
 def save(folder, about, variables):
     """Write the state: `about`, for json, and the values. An earlier one stays until this one is whole, and where this
-    one would not be finite: the next loss will not be, either."""
+    one would not be finite, as the next loss will not be, either. Returns whether it was written."""
     tensors = {name: np.asarray(variable.numpy()) for name, variable in variables.items()}
     if not all(np.isfinite(value).all() for value in tensors.values()):
-        return
+        return False
     path = folder / STATE
     with whole(path) as beside:
         try:
             safetensors.numpy.save_file(tensors, beside, {'about': json.dumps(about)})
         except safetensors.SafetensorError as error:        # its way to tell that the disk is full
             raise OSError(str(error)) from error
-        for one in folder.iterdir():
+        for one in (beside, folder / 'config.json', folder / WEIGHTS):
             flush(one)
+    return True
 
 
 def read(folder, epochs, steps):
@@ -81,11 +82,13 @@ def read(folder, epochs, steps):
     if not sound:
         raise damaged(path, 'it is not of this run')
     if rows:
-        weights = [folder / name for name in (WEIGHTS, EARLIER) if (folder / name).is_file()]
-        right = [one for one in weights if metadata(one).get('epoch') == str(best_row(rows)['epoch'])]
-        if not right:
+        for name in (WEIGHTS, EARLIER):
+            with contextlib.suppress(UserError):
+                if metadata(folder / name).get('epoch') == str(best_row(rows)['epoch']):
+                    (folder / name).replace(folder / WEIGHTS)
+                    break
+        else:
             raise damaged(folder / WEIGHTS, 'not the weights of the best epoch')
-        right[0].replace(folder / WEIGHTS)
     (folder / EARLIER).unlink(missing_ok=True)
     return about
 
@@ -150,7 +153,7 @@ def guarded():
         else:
             raise Stopped(number)
 
-    Stop.number, Stop.gently, Stop.again = None, False, 'the same command starts it'
+    Stop.number, Stop.gently, Stop.again = None, False, 'nothing was trained yet'
     main, before = threading.current_thread() is threading.main_thread(), {}
     try:
         with contextlib.ExitStack() as Stop.locks:

@@ -24,6 +24,7 @@ from files import (
     UserError,
     drop_abandoned,
     each_line,
+    flush,
     run_folder,
     show,
     show_value,
@@ -31,7 +32,7 @@ from files import (
     write_json,
 )
 from files import read_lines as read_lines  # for MRPC
-from launch import finished, resumable, run_config, write_result
+from launch import finished, resumable, run_config, unfinished, write_result
 from launch import launch as launch
 from layers import Dropout as Dropout
 from optimizers import AdamW, inner_optimizer, steps_per_epoch
@@ -205,7 +206,7 @@ def train(knobs, model, train_data, dev_data, score):
     if (knobs.grad_accumulation - 1) * knobs.batch_size >= len(train_data):
         raise UserError(f'--grad-accumulation {knobs.grad_accumulation}: fewer steps of {knobs.batch_size} examples '
                         f'hold all {len(train_data)}.')
-    goes_on = resumable() and not knobs.fresh and (folder / resume.STATE).is_file()
+    goes_on = unfinished(knobs, folder)
     if knobs.init and Path(knobs.init).resolve() == folder.resolve():
         raise UserError(f'--init {knobs.init}: this run would write there itself. Choose another --seed or --runs-dir.')
     if knobs.init and not goes_on:
@@ -219,12 +220,13 @@ def train(knobs, model, train_data, dev_data, score):
         if not os.access(path, os.W_OK):
             raise UserError(f'{path}: no files can be written into this folder.')
     resume.lock(folder)
-    if finished(knobs, folder) or goes_on != (not knobs.fresh and (folder / resume.STATE).is_file()):
+    if finished(knobs, folder) or unfinished(knobs, folder) != goes_on:
         raise UserError(f'{folder}: another run was at work in this folder until now. Start again.')
     drop_abandoned(folder, '.*', 0)
     state = resume.read(folder, knobs.epochs, steps) if goes_on else None
     if not state:
-        for pattern in ('metrics.*', 'curve.png', '*.safetensors', '*.tsv'):      # of an earlier run
+        own = resume.STATE, resume.WEIGHTS, resume.EARLIER
+        for pattern in (*own, 'metrics.*', 'curve.png', '*.tsv'):      # of an earlier run
             for path in folder.glob(pattern):
                 path.unlink()
         write_json(folder / 'config.json', run_config(knobs))
@@ -281,12 +283,14 @@ class Monitor(keras.callbacks.Callback):
 
     def save(self, **about):
         if resumable():
-            began, self.saved_epoch = time.monotonic(), self.epoch
+            began = time.monotonic()
             about |= {'epoch': self.epoch, 'step': self.step, 'data': self.data,
                       'epochs': [row for row in self.epochs if row['epoch'] <= self.epoch]}
-            resume.save(self.folder, about, self.variables if self.epoch < self.knobs.epochs else {})
-            if self.best and self.best['epoch'] <= self.epoch:
-                (self.folder / resume.EARLIER).unlink(missing_ok=True)
+            if resume.save(self.folder, about, self.variables if self.epoch < self.knobs.epochs else {}):
+                resume.Stop.again = f'the same command{" with --no-fresh behind it" * self.knobs.fresh} goes on'
+                self.saved_epoch = self.epoch
+                if self.best and self.best['epoch'] <= self.epoch:
+                    (self.folder / resume.EARLIER).unlink(missing_ok=True)
             self.saved = time.monotonic()
             self.saving += self.saved - began
             self.pause = self.knobs.save_every and max(self.knobs.save_every, 50 * (self.saved - began))
@@ -342,22 +346,24 @@ class Monitor(keras.callbacks.Callback):
         self.bar.close()
         if isinstance(inner_optimizer(self.model), AdamW):
             inner_optimizer(self.model).decay_other_rows(self.model.trainable_variables)
-        self.step = self.steps
+        self.step, trained = self.steps, time.time()
         try:
             resume.Stop.gently = False
             if resume.Stop.number:
                 raise resume.Stopped(resume.Stop.number)
-            self.end_epoch(epoch, logs)
+            logits = predict(self.knobs, self.model, self.dev_data)
         except resume.Stopped:
             self.save(loss=logs['loss'])
             raise
-        self.epoch, self.step, resume.Stop.gently = epoch + 1, 0, True
-        if time.monotonic() - self.saved >= self.pause:
+        resume.Stop.gently = True       # all the files of an epoch, or what the saved state needs
+        self.end_epoch(epoch, logs, logits, trained)
+        self.epoch, self.step, stop = epoch + 1, 0, resume.Stop.number
+        if stop or time.monotonic() - self.saved >= self.pause:
             self.save()
+        if stop:
+            raise resume.Stopped(stop)
 
-    def end_epoch(self, epoch, logs):
-        trained = time.time()
-        logits = predict(self.knobs, self.model, self.dev_data)
+    def end_epoch(self, epoch, logs, logits, trained):
         if not np.isfinite(logits).all():
             raise Diverged(f'epoch {epoch + 1}: the outputs on dev are not finite, the training has diverged. Lower '
                            f'--learning-rate (now {self.knobs.learning_rate:g}).')
@@ -444,6 +450,7 @@ def write_answers(knobs, name, examples, answers):
     rows = [f'{example.index}\t{answer}' for example, answer in zip(examples, answers, strict=True)]
     text = '\n'.join(['index\tprediction', *rows]) + '\n'
     write_file(run_folder(knobs) / name, text)
+    flush(run_folder(knobs) / name)
     write_result(knobs, name, text)
 
 

@@ -48,10 +48,11 @@ def stop_in(monkeypatch, where, number, signum):
 @pytest.mark.parametrize(('script', 'stops', 'more'), [
     (CoLA, [('on_train_batch_end', 2, signal.SIGKILL),      # after one step
             ('on_train_batch_end', 2, signal.SIGTERM),      # in the last step of the first epoch
-            ('end_epoch', 2, signal.SIGKILL),               # in the evaluation of the second
+            ('end_epoch', 1, signal.SIGKILL),               # after its evaluation
+            ('end_epoch', 2, signal.SIGINT),                # while the files of the second are written
             ('report', 1, signal.SIGHUP)], ()),             # before the answers are written
-    (STSB, [('end_epoch', 1, signal.SIGINT)], ('--precision=bfloat16', '--grad-accumulation=2', '--batch-size=8',
-                                               '--limit=12', '--no-swap-pairs', '--epochs=1')),
+    (STSB, [('on_train_batch_end', 1, signal.SIGINT)],      # half an update
+     ('--precision=bfloat16', '--grad-accumulation=2', '--batch-size=8', '--limit=12', '--epochs=1')),
 ])
 def test_a_stopped_run_goes_on_to_the_same_end(script, stops, more, tmp_path, tiny_bert, monkeypatch, capsys):
     start(script, *options(tmp_path / 'undisturbed', tiny_bert, '--quiet', *more))
@@ -106,11 +107,14 @@ def row(epoch, score):
 @pytest.mark.parametrize(('left', 'kept'), [
     ({'model': 2}, 'model'), ({'model': 3, 'earlier': 2}, 'earlier'),
     ({'earlier': 2}, 'earlier'),                # killed before the new ones were written
+    ({'model': 0, 'earlier': 2}, 'earlier'),    # a power cut left the new ones empty
     ({'model': 2, 'earlier': 1}, 'model'),      # killed before the earlier ones were deleted
 ])
 def test_the_best_weights_are_those_of_the_state(tmp_path, left, kept):
     for name, epoch in left.items():
         safetensors.numpy.save_file({name: np.ones(1)}, tmp_path / f'{name}.safetensors', {'epoch': str(epoch)})
+        if not epoch:
+            (tmp_path / f'{name}.safetensors').write_bytes(b'')
     resume.save(tmp_path, {'epoch': 3, 'step': 0, 'data': 'x', 'epochs': [
         row(1, np.nan), row(2, 0.6), row(3, 0.6)]}, {})
     resume.read(tmp_path, 4, 3)

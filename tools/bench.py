@@ -324,12 +324,12 @@ def run(arguments):
 
 def write(options, results, command):
     about, text = describe(results, command), tables(results)
-    print(f'\n{text}', end='')
     if options.markdown:
         shown = ', '.join(f'{name} {version}' for name, version in about.get('versions', {}).items())
         write_file(Path(options.markdown), f'{text}\n{about.get("device")}, {about.get("cores")} cores; {shown}.\n')
     if options.json:
         write_json(Path(options.json), about | {'measurements': results})
+    print(f'\n{text}', end='')
 
 
 if __name__ == '__main__':

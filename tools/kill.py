@@ -4,12 +4,14 @@
     uv run -m tools.kill RTE --kills 20 --data-dir GLUE --limit 300     # options of the scripts are passed on
 
 For every task the same command runs twice with --deterministic: undisturbed, and killed at random moments, two times of
-three by SIGKILL, else by SIGTERM or SIGINT, and started again until it ends; as often as it takes for all kills. Then
-the weights, every number of metrics.json but the seconds, and the TSV files must be equal, bit by bit. Exit status: 0
-equal, 1 not, 2 bad input.
+three by SIGKILL, else by SIGTERM or SIGINT, and started again until it ends; as often as it takes for all kills. One
+kill of four comes at any time from the start on, the others after the run has saved its state, as it does in every
+step. Then the weights, every number of metrics.json but the seconds, and the TSV files must be equal, bit by bit. Exit
+status: 0 equal, 1 not, 2 bad input.
 """
 
 import argparse
+import contextlib
 import random
 import re
 import signal
@@ -25,6 +27,7 @@ import config
 from files import UserError, read_json, status_of
 
 TASKS = ('CoLA', 'RTE', 'STSB')
+STATE = 'state.safetensors'      # as in resume.py, which would load TensorFlow
 SECONDS = {'train_seconds', 'dev_seconds', 'wait_seconds', 'save_seconds', 'examples_per_second'}
 STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 
@@ -58,8 +61,18 @@ def differences(one, two):
     found = {'weights': weights[0].keys() != weights[1].keys() or any(
         weights[0][name].tobytes() != weights[1][name].tobytes() for name in weights[0]),
         'metrics': rows[0] != rows[1], 'TSV files': not texts[0] or texts[0] != texts[1],
-        'files left behind': left or any((folder / 'state.safetensors').exists() for folder in folders)}
+        'files left behind': left or any((folder / STATE).exists() for folder in folders)}
     return [name for name, differs in found.items() if differs]
+
+
+def wait_for_state(process, folder):
+    """Wait until the run has saved its state, or has ended."""
+    began = time.time()
+    while process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):        # the run has ended in between
+            if any(path.stat().st_mtime >= began for path in folder.glob(f'runs/*/*/{STATE}')):
+                return
+        time.sleep(0.02)
 
 
 def kill(task, kills, options, folder, chance):
@@ -75,7 +88,9 @@ def kill(task, kills, options, folder, chance):
             with tempfile.TemporaryFile() as log:
                 process = start(task, again, options, log)
                 try:
-                    process.wait(chance.uniform(0, duration) if counts['kills'] < kills else None)
+                    if counts['kills'] < kills and chance.random() < 0.75:
+                        wait_for_state(process, again)
+                    process.wait(chance.uniform(0, duration / 2) if counts['kills'] < kills else None)
                 except subprocess.TimeoutExpired:
                     number = chance.choice([signal.SIGKILL] * 4 + [signal.SIGTERM, signal.SIGINT])
                     process.send_signal(number)

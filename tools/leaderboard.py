@@ -374,13 +374,14 @@ def report(knobs, options, runs):
     write_file(Path(f'{path}.md'), text)
     write_json(Path(f'{path}.json'), numbers)
     write_file(Path(f'{path}.png'), plot(f'{model}, demo' if knobs.demo else model, summary, published))
-    print(f'\n{text}\n{path}.md, .json and .png')
     Path(knobs.results_dir).mkdir(parents=True, exist_ok=True)
+    said = [f'\n{text}\n{path}.md, .json and .png']
     for best, some in ((best_run(some), some) for some in by_task(runs).values()):
         for source in sorted(set(best.folder.glob('*.tsv')) - {best.folder / 'dev_predictions.tsv'}):
             write_file(Path(knobs.results_dir) / source.name, source.read_bytes())
-            print(f'{Path(knobs.results_dir) / source.name}: of seed {best.seed}, on dev the best of {len(some)}: '
-                  f'{show(best.best)}')
+            said.append(f'{Path(knobs.results_dir) / source.name}: of seed {best.seed}, on dev the best of '
+                        f'{len(some)}: {show(best.best)}')
+    print('\n'.join(said))
 
 
 # ---- The command line -----------------------------------------------------------------------------------------------
