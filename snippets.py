@@ -225,8 +225,8 @@ def train(knobs, model, train_data, dev_data, score):
     drop_abandoned(folder, '.*', 0)
     state = resume.read(folder, knobs.epochs, steps) if goes_on else None
     if not state:
-        own = resume.STATE, resume.WEIGHTS, resume.EARLIER
-        for pattern in (*own, 'metrics.*', 'curve.png', '*.tsv'):      # of an earlier run
+        # Of an earlier run, first what would make it look finished, or what would go on.
+        for pattern in ('metrics.*', resume.STATE, resume.WEIGHTS, resume.EARLIER, 'curve.png', '*.tsv'):
             for path in folder.glob(pattern):
                 path.unlink()
         write_json(folder / 'config.json', run_config(knobs))
