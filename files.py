@@ -98,12 +98,12 @@ def whole(path):
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        drop_abandoned(path.parent, f'.{glob.escape(path.name)}')
+        drop_abandoned(path.parent, f'.{glob.escape(path.name)}.[0-9]*')
 
 
 def drop_abandoned(folder, pattern, seconds=ABANDONED):
     """Delete what is left of programs that were killed while they wrote."""
-    for path in folder.glob(f'{pattern}.[0-9]*'):
+    for path in folder.glob(pattern):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > seconds:
                 path.unlink()

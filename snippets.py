@@ -222,7 +222,8 @@ def train(knobs, model, train_data, dev_data, score):
     resume.lock(folder)
     if finished(knobs, folder) or unfinished(knobs, folder) != goes_on:
         raise UserError(f'{folder}: another run was at work in this folder until now. Start again.')
-    drop_abandoned(folder, '.*', 0)
+    for pattern in ('.*.[0-9]*', '.tmp*'):      # ours, and the safetensors library's
+        drop_abandoned(folder, pattern, 0)
     state = resume.read(folder, knobs.epochs, steps) if goes_on else None
     if not state:
         # Of an earlier run, first what would make it look finished, or what would go on.

@@ -114,7 +114,7 @@ def kept_ids(folder, tokenizer, texts):
 def trim(folder, newest):
     """Delete the files that were not used for longest, so that no more than CACHE_LIMIT bytes stay."""
     total = 0
-    drop_abandoned(folder, '.tokens-*.npy')
+    drop_abandoned(folder, '.tokens-*.npy.[0-9]*')
     with contextlib.suppress(OSError):      # another run may be doing the same
         for path in sorted(folder.glob(f'tokens-{"[0-9a-f]" * 64}.npy'), key=lambda path: -path.stat().st_mtime_ns):
             total += path.stat().st_size

@@ -27,7 +27,7 @@ import config
 from files import UserError, read_json, status_of
 
 TASKS = ('CoLA', 'RTE', 'STSB')
-STATE = 'state.safetensors'      # as in resume.py, which would load TensorFlow
+STATE, EARLIER = 'state.safetensors', 'earlier.safetensors'     # as in resume.py, which would load TensorFlow
 SECONDS = {'train_seconds', 'dev_seconds', 'wait_seconds', 'save_seconds', 'examples_per_second'}
 STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 
@@ -57,11 +57,12 @@ def differences(one, two):
              for row in (*found['epochs'], found['best'], found['last'])] for found in metrics]
     texts = [{path.relative_to(top): path.read_bytes() for top in (folder, whole / 'results')
               for path in top.glob('*.tsv')} for folder, whole in zip(folders, (one, two), strict=True)]
-    left = [path for path in folders[1].iterdir() if path.name.startswith('.')]
+    left = [path.name for folder in folders for path in folder.iterdir() if path.name.startswith('.')
+            or path.name in (STATE, EARLIER)]
     found = {'weights': weights[0].keys() != weights[1].keys() or any(
         weights[0][name].tobytes() != weights[1][name].tobytes() for name in weights[0]),
         'metrics': rows[0] != rows[1], 'TSV files': not texts[0] or texts[0] != texts[1],
-        'files left behind': left or any((folder / STATE).exists() for folder in folders)}
+        f'left behind: {" ".join(left)}': left}
     return [name for name, differs in found.items() if differs]
 
 
