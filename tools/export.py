@@ -127,7 +127,8 @@ def write_savedmodel(functions, variables, folder):
         tf.saved_model.save(module, folder, signatures=functions)
     except tf.errors.OpError as error:
         from files import UserError
-        raise UserError(f'{folder}: cannot be written: {error.message.splitlines()[0]}') from error
+        reason = error.message.split('; ')[-1].split(' [Op')[0]
+        raise UserError(f'the SavedModel cannot be written: {reason}.') from error
 
 
 def write_onnx(function, path):
