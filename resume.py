@@ -159,7 +159,7 @@ def guarded():
         with contextlib.ExitStack() as Stop.locks:
             if main:
                 before = {number: signal.signal(number, handle) for number in SIGNALS
-                          if signal.getsignal(number) != signal.SIG_IGN}        # as nohup has it
+                          if number in SIGNALS[:2] or signal.getsignal(number) != signal.SIG_IGN}       # by nohup
             yield
     finally:
         for number, handler in before.items():

@@ -55,6 +55,7 @@ def stop_in(monkeypatch, where, number, signum):
      ('--precision=bfloat16', '--grad-accumulation=2', '--batch-size=8', '--limit=12', '--epochs=1')),
 ])
 def test_a_stopped_run_goes_on_to_the_same_end(script, stops, more, tmp_path, tiny_bert, monkeypatch, capsys):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)        # the tests may have been started by nohup
     start(script, *options(tmp_path / 'undisturbed', tiny_bert, '--quiet', *more))
     said = capsys.readouterr()
     assert [line.split(':')[0].split(' epoch')[0] for line in said.out.splitlines() if not line.startswith('Note')] == [
