@@ -1,4 +1,4 @@
-"""Where things are, which models there are, and the default of every knob. Import this before TensorFlow.
+"""Where things are, which models there are, and the default of every knob.
 
 A knob gets its value from, in this order: the command line, the script's own knobs, the model's recipe, the default
 here. Nothing in this file imports TensorFlow.
@@ -7,13 +7,7 @@ here. Nothing in this file imports TensorFlow.
 import argparse
 import dataclasses
 import difflib
-import os
 from pathlib import Path
-
-# bert4keras runs on today's TensorFlow only with tf-keras, and only if both are set before anything imports Keras.
-os.environ['TF_KERAS'] = '1'
-os.environ['TF_USE_LEGACY_KERAS'] = '1'
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')      # errors only; set it to 0 to see TensorFlow's start-up lines
 
 ROOT = Path(__file__).resolve().parent
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import config
-import resume
-from checkpoints import Checkpoint, download, load_variables, open_model, quiet
-from encoders import Mean as Mean  # these for the scripts, too
-from encoders import build_encoder as build_encoder
-from encoders import named_weights
-from files import (
+from engine import resume
+from engine.checkpoints import Checkpoint, download, load_variables, open_model, quiet
+from engine.encoders import Mean as Mean  # these for the scripts, too
+from engine.encoders import build_encoder as build_encoder
+from engine.encoders import named_weights
+from engine.files import (
     Diverged,
     UserError,
     drop_abandoned,
@@ -31,16 +31,16 @@ from files import (
     write_file,
     write_json,
 )
-from files import read_lines as read_lines  # for MRPC
-from launch import finished, resumable, run_config, unfinished, write_result
-from launch import launch as launch
-from layers import Dropout as Dropout
-from optimizers import AdamW, inner_optimizer, steps_per_epoch
-from optimizers import build_optimizer as build_optimizer
-from progress import progress
-from tokens import PAIR
-from tokens import token_ids as token_ids  # for the tools
-from tokens import tokenize as tokenize
+from engine.files import read_lines as read_lines  # for MRPC
+from engine.launch import finished, resumable, run_config, unfinished, write_result
+from engine.launch import launch as launch
+from engine.layers import Dropout as Dropout
+from engine.optimizers import AdamW, inner_optimizer, steps_per_epoch
+from engine.optimizers import build_optimizer as build_optimizer
+from engine.progress import progress
+from engine.tokens import PAIR
+from engine.tokens import token_ids as token_ids  # for the tools
+from engine.tokens import tokenize as tokenize
 
 with quiet():
     import numpy as np

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import config  # noqa: F401  (sets the Keras environment before anything imports TensorFlow)
+import config
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason='needs the real data beside the checkout')
@@ -37,7 +37,7 @@ def sizes_of(family):
 
 def random_variables(family, sizes, seed=0):
     """{Google's name: array} of a checkpoint of this family."""
-    from checkpoints import encoder_shapes
+    from engine.checkpoints import encoder_shapes
     random = np.random.default_rng(seed)
     shapes = encoder_shapes(family, sizes) | EXTRAS[family]
     return {name: (random.normal(size=shape) * 0.2 + ('gamma' in name)).astype(np.float32)
@@ -117,8 +117,8 @@ def runs(tmp_path_factory, tiny_bert, untrained):
 
 def make_knobs(*options, task='CoLA', **own):
     """Settled knobs of a script-like set of own knobs and command-line options."""
-    from checkpoints import open_model
-    from launch import for_device
+    from engine.checkpoints import open_model
+    from engine.launch import for_device
     knobs = config.Knobs(task, **{'labels': ('0', '1'), 'maxlen': 32} | own)
     given = config.parse_args(knobs, '', list(map(str, options)))
     model = given.get('model', 'minilm')

@@ -17,14 +17,14 @@ import numpy as np
 from conftest import random_variables, sizes_of, write_google
 
 import config
-from tools import align
+from checks import align
 
 GOLDENS = Path(__file__).with_name('goldens.json')
 FAMILIES = ('bert', 'electra', 'albert', 'distilbert')
 
 
 def small_setup(family, folder):
-    """A small random model of a family, as tools.align takes it; the same numbers on every machine."""
+    """A small random model of a family, as checks.align takes it; the same numbers on every machine."""
     sizes = sizes_of(family)
     model = write_google(folder, random_variables(family, sizes), sizes | {'model_type': family})
     return align.Setup(model, '', config.ROOT / 'demo')

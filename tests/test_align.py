@@ -1,4 +1,4 @@
-"""Every family against float64 numpy and against transformers' committed numbers; tools.align itself."""
+"""Every family against float64 numpy and against transformers' committed numbers; checks.align itself."""
 
 import json
 
@@ -8,8 +8,8 @@ from conftest import random_variables, sizes_of
 from make_goldens import FAMILIES, GOLDENS, norms, small_setup
 
 import snippets
-from checkpoints import hugging_face_name
-from tools import align, reference
+from checks import align, reference
+from engine.checkpoints import hugging_face_name
 
 SETUPS = {}
 
@@ -157,7 +157,7 @@ def test_bad_options_of_the_command(option, message, tiny_bert, capsys):
 
 def test_softmax_is_computed_in_float32():
     """The weights of attention are those of float64, from products in bfloat16."""
-    from layers import Attention, tf
+    from engine.layers import Attention, tf
     random = np.random.default_rng(0)
     q, k = (tf.constant(random.normal(size=(2, 2, 7, 20)) * 3, tf.bfloat16) for _ in range(2))
     mask = np.arange(7) < np.array([[7], [4]])

@@ -1,4 +1,4 @@
-"""tools.bench: what it counts, what it chooses, what it writes. No test looks at a time."""
+"""checks.bench: what it counts, what it chooses, what it writes. No test looks at a time."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ import pytest
 from conftest import SIZES, sizes_of
 
 import config
-from checkpoints import encoder_shapes
-from tools import bench, bench_ours
+from checks import bench, bench_ours
+from engine.checkpoints import encoder_shapes
 
 FIGURES = {figure: 1.0 for _, figure, _ in bench.TRAINING + bench.OTHER if isinstance(figure, str)} | {
     'peak_gib': 2.0, 'lengths': [16, 24]}
@@ -64,7 +64,7 @@ def test_a_measurement(tiny_bert, tmp_path, monkeypatch, capsys):
     assert 0 < row['first_step_of_fit'] < row['first_step']
     assert row['first_step_of_fit'] <= row['warm_up']
     assert written['versions']['tensorflow']
-    assert written['command'].startswith('-m tools.bench RTE --model')
+    assert written['command'].startswith('-m checks.bench RTE --model')
     assert (tmp_path / 'out.md').read_text().startswith('| task | precision | examples/s |')
     assert 0 <= row['others'] < 1
     assert 'RTE float32 1/1 ours: ' in capsys.readouterr().out
@@ -124,7 +124,7 @@ def test_a_failed_measurement_costs_only_itself(made_up, capsys):
 
 
 def test_the_parent_does_without_tensorflow():
-    code = 'import sys, tools.bench; print("tensorflow" in sys.modules, "numpy" in sys.modules)'
+    code = 'import sys, checks.bench; print("tensorflow" in sys.modules, "numpy" in sys.modules)'
     assert subprocess.check_output([sys.executable, '-c', code], cwd=config.ROOT, text=True) == 'False False\n'
 
 

@@ -12,9 +12,10 @@ from test_scripts import rows_of
 
 import CoLA
 import snippets
-from checkpoints import Checkpoint, load_tokenizer
-from files import UserError
-from tools import convert, reference
+from checks import reference
+from engine.checkpoints import Checkpoint, load_tokenizer
+from engine.files import UserError
+from tools import convert
 from tools.runs import dev_examples, open_run
 
 

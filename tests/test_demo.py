@@ -1,7 +1,7 @@
-"""The demo data are what tools/make_demo.py makes."""
+"""The demo data are what checks/make_demo.py makes."""
 
 import config
-from tools import make_demo
+from checks import make_demo
 
 DEMO = config.ROOT / 'demo'
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import SIZES, random_variables, write_hugging_face
 
 import config
-import progress
+from engine import progress
 from tools import download
 
 
@@ -278,7 +278,7 @@ def hub(server, monkeypatch):
 
 
 def test_a_model_of_the_hub(server, hub, fetch, tmp_path, monkeypatch):
-    import checkpoints
+    from engine import checkpoints
     source = write_hugging_face(tmp_path / 'source', random_variables('bert', SIZES), SIZES, 'bert')
     files = {path.name: path.read_bytes() for path in source.iterdir()}
     server.files = {f'{hub}/{name}': f'/store/{name}' for name in files} \

@@ -12,7 +12,7 @@ from test_scripts import rows_of
 
 import config
 import snippets
-from checkpoints import load_tokenizer
+from engine.checkpoints import load_tokenizer
 from tools import export, predict
 
 DEMO = config.ROOT / 'demo'

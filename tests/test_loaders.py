@@ -10,7 +10,7 @@ import MRPC
 import QNLI
 import RTE
 import STSB
-from files import UserError
+from engine.files import UserError
 
 RTE_HEADER = 'index\tsentence1\tsentence2\tlabel\n'
 MRPC_HEADER = '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n'

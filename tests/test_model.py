@@ -19,10 +19,10 @@ from conftest import (
 )
 
 import snippets
-from checkpoints import SKIPPED, Checkpoint, encoder_shapes
-from files import UserError
-from tools import reference
-from tools.align import FORWARD
+from checks import reference
+from checks.align import FORWARD
+from engine.checkpoints import SKIPPED, Checkpoint, encoder_shapes
+from engine.files import UserError
 
 PAIRS = [('a man.', 'he left, a man?'), ('b', '2'), ('the end of it all', 'x y z 1 2 3')]
 

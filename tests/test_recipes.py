@@ -9,10 +9,10 @@ from conftest import SIZES, make_knobs
 
 import CoLA
 import config
-import optimizers
 import RTE
 import snippets
-from checkpoints import encoder_shapes
+from engine import optimizers
+from engine.checkpoints import encoder_shapes
 from snippets import keras, tf
 
 

@@ -12,14 +12,11 @@ import safetensors.numpy
 from test_scripts import options, start
 
 import CoLA
-import files
-import optimizers
-import progress
-import resume
 import snippets
 import STSB
+from checks import fuzz, kill
+from engine import files, optimizers, progress, resume
 from snippets import tf
-from tools import fuzz, kill
 
 
 def weights_of(folder):

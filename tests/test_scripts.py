@@ -17,11 +17,10 @@ from test_skeleton import SCRIPTS
 
 import CoLA
 import config
-import launch
 import snippets
-import tokens
 import WNLI
-from layers import Dropout
+from engine import launch, tokens
+from engine.layers import Dropout
 
 FILES = {'SST2': ['SST-2.tsv'], 'STSB': ['STS-B.tsv'], 'MNLI': ['MNLI-m.tsv', 'MNLI-mm.tsv', 'AX.tsv']}
 

@@ -19,11 +19,11 @@ from conftest import SHARED, WORDS, make_knobs, needs_shared, write_google
 
 import config
 import snippets
-import tokens
-from checkpoints import load_tokenizer, open_model
-from files import UserError, read_json, read_lines
+from checks.google_tokenization import GoogleTokenizer, truncate_seq_pair
+from engine import tokens
+from engine.checkpoints import load_tokenizer, open_model
+from engine.files import UserError, read_json, read_lines
 from snippets import keras, tf
-from tools.google_tokenization import GoogleTokenizer, truncate_seq_pair
 
 
 def examples(pairs):

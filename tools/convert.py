@@ -26,7 +26,7 @@ import safetensors.numpy
 from tokenizers import Tokenizer, decoders, processors
 
 import config
-from checkpoints import (
+from engine.checkpoints import (
     DISTILBERT_SIZES,
     Checkpoint,
     encoder_shapes,
@@ -36,8 +36,8 @@ from checkpoints import (
     skipped_variables,
     tf,
 )
-from encoders import build_encoder, keras
-from files import UserError, status_of, write_file, write_json
+from engine.encoders import build_encoder, keras
+from engine.files import UserError, status_of, write_file, write_json
 from tools.runs import exact_products, open_run, sample_batches
 
 CLASSES = {'bert': 'Bert', 'electra': 'Electra', 'albert': 'Albert', 'distilbert': 'DistilBert'}

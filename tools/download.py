@@ -29,7 +29,7 @@ import requests
 import safetensors
 
 import config
-from progress import progress
+from engine.progress import progress
 
 TIMEOUT = (10, 20)              # seconds: for a connection (to each address of a host), for the next bytes
 RETRIES, RETRY_WAIT = 3, 1.0    # a transfer that broke off is continued this often, after 1, 2 and 3 seconds

@@ -88,7 +88,7 @@ def verify_afresh(folder, samples):
     done = subprocess.run([sys.executable, '-c', code, folder, samples], cwd=Path(__file__).resolve().parents[1],
                           env=env | {'CUDA_VISIBLE_DEVICES': '-1'}, capture_output=True, text=True)
     if done.returncode:
-        from files import UserError
+        from engine.files import UserError
         raise UserError(f'the exported model does not work in a fresh process, so nothing was written: '
                         f'{(done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]}')
     return float(done.stdout.split()[-1])
@@ -126,13 +126,13 @@ def write_savedmodel(functions, variables, folder):
     try:
         tf.saved_model.save(module, folder, signatures=functions)
     except tf.errors.OpError as error:
-        from files import UserError
+        from engine.files import UserError
         reason = error.message.split('; ')[-1].split(' [Op')[0]
         raise UserError(f'the SavedModel cannot be written: {reason}.') from error
 
 
 def write_onnx(function, path):
-    from checkpoints import quiet
+    from engine.checkpoints import quiet
     with quiet():
         import tf2onnx
         logging.getLogger('tf2onnx').setLevel(logging.ERROR)
@@ -142,8 +142,8 @@ def write_onnx(function, path):
 def export(folder, form, output, fresh=False):
     """Write the run in `folder` as 'savedmodel' or 'onnx' into the new folder `output`, whole or not at all. Raises
     UserError."""
-    from checkpoints import load_tokenizer
-    from files import UserError, write_json
+    from engine.checkpoints import load_tokenizer
+    from engine.files import UserError, write_json
     from tools.runs import exact_products, open_run, require, sample_batches, settings_of
     output = output.resolve()
     if os.path.lexists(output) and not fresh:
@@ -201,7 +201,7 @@ def main(argv=None):
     parser.add_argument('--output', type=Path, help='the folder to write (RUN/savedmodel or RUN/onnx)')
     parser.add_argument('--fresh', action='store_true', help='write over an earlier export')
     args = parser.parse_args(argv)
-    from files import status_of
+    from engine.files import status_of
     return status_of(export, args.run, args.format, args.output or args.run / args.format, args.fresh)
 
 

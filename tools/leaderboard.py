@@ -37,7 +37,7 @@ from rich.live import Live
 from rich.table import Table
 
 import config
-from files import UserError, metric_names, run_folder, status_of, write_file, write_json
+from engine.files import UserError, metric_names, run_folder, status_of, write_file, write_json
 
 # Millions of training tokens: examples times their mean length in tokens. The scripts, in GLUE's order.
 TASKS = {'CoLA': 0.10, 'SST2': 0.90, 'MRPC': 0.20, 'STSB': 0.16, 'QQP': 11.2, 'MNLI': 15.8, 'QNLI': 5.2, 'RTE': 0.17,

@@ -24,8 +24,8 @@ from scipy.special import softmax
 
 import config
 import snippets
-from checkpoints import load_tokenizer
-from files import UserError, read_json, read_lines, status_of
+from engine.checkpoints import load_tokenizer
+from engine.files import UserError, read_json, read_lines, status_of
 from tools.export import load_export
 from tools.runs import open_run, require, settings_of
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 import config
-import launch
 import snippets
-from checkpoints import Checkpoint, open_model
-from files import UserError, read_json, read_lines
+from engine import launch
+from engine.checkpoints import Checkpoint, open_model
+from engine.files import UserError, read_json, read_lines
 
 
 def open_run(folder, **changed):
@@ -24,8 +24,8 @@ def open_run(folder, **changed):
     knobs that shall differ from the run's, such as precision='float32'. Raises UserError.
     """
     run = Checkpoint(folder)
-    if not isinstance(run.task, str) or not re.fullmatch(r'\w+', run.task) or run.task in launch.MODULES or not (
-            config.ROOT / f'{run.task}.py').is_file() or not isinstance(run.knobs, dict):
+    if not isinstance(run.task, str) or not re.fullmatch(r'\w+', run.task) or run.task in (
+            'config', 'snippets') or not (config.ROOT / f'{run.task}.py').is_file() or not isinstance(run.knobs, dict):
         raise UserError(f'{folder}: no run of one of the scripts: its config.json names none. Choose a folder in '
                         'runs/.')
     script = importlib.import_module(run.task)

@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from files import UserError, status_of, write_file
+from engine.files import UserError, status_of, write_file
 
 
 class File(NamedTuple):

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import config
-from files import UserError, read_json, read_lines
+from engine.files import UserError, read_json, read_lines
 
 
 @contextlib.contextmanager

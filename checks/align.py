@@ -1,9 +1,9 @@
 """Compare a model as this project computes it with an independent implementation, number by number.
 
-    uv run -m tools.align minilm                                    # against tools/reference.py, float64 numpy
-    uv run -m tools.align electra-small --reference PYTHON          # against transformers, where PYTHON has it
-    uv run -m tools.align --random electra_base/config.json         # random weights of these sizes, authentic names
-    uv run -m tools.align minilm --markdown table.md
+    uv run -m checks.align minilm                                    # against checks/reference.py, float64 numpy
+    uv run -m checks.align electra-small --reference PYTHON          # against transformers, where PYTHON has it
+    uv run -m checks.align --random electra_base/config.json         # random weights of these sizes, authentic names
+    uv run -m checks.align minilm --markdown table.md
 
 Token ids, hidden states, text vector, logits, loss, metrics, the learning rate of every step, the gradient of every
 variable, the weights after 1 and 20 steps of both recipes, and what mixed precision does to the logits. The models are
@@ -34,12 +34,12 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 import config
 import MRPC
 import STSB
-from checkpoints import FAMILIES, check_config, encoder_shapes, hugging_face_name, load_tokenizer, open_model
-from files import UserError, read_json, status_of, write_file
+from checks import reference
+from checks.google_tokenization import GoogleTokenizer
+from engine.checkpoints import FAMILIES, check_config, encoder_shapes, hugging_face_name, load_tokenizer, open_model
+from engine.files import UserError, read_json, status_of, write_file
 from snippets import Example, build_encoder, keras, named_weights, predict, tf, token_ids
-from tools import reference
 from tools.convert import convert, save_checkpoint
-from tools.google_tokenization import GoogleTokenizer
 from tools.runs import exact_products
 
 EXACT, RATE, FORWARD, BACKWARD, CHANGE = 0.0, 1e-7, 1e-5, 1e-4, 1e-3
@@ -140,7 +140,7 @@ def gradients_of(model, ids, segments, labels):
 
 
 class Numpy:
-    """tools/reference.py as a reference."""
+    """checks/reference.py as a reference."""
     name = 'numpy, float64'
 
     def __init__(self, setup):
@@ -169,7 +169,7 @@ class Numpy:
 
 
 class Peer:
-    """transformers, in another interpreter, as a reference: tools/align_peer.py does all of it in one go."""
+    """transformers, in another interpreter, as a reference: checks/align_peer.py does all of it in one go."""
 
     def __init__(self, python, setup, folder):
         self.setup, self.folder = setup, folder
@@ -402,7 +402,7 @@ def table(rows):
 
 def main(argv=None):
     """The command line. Returns 0 where all rows pass, 1 where one fails, 2 for bad input."""
-    parser = argparse.ArgumentParser(prog='python -m tools.align', description=__doc__, allow_abbrev=False,
+    parser = argparse.ArgumentParser(prog='python -m checks.align', description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group()
     which.add_argument('model', nargs='?', help='a name or a folder, as --model takes it (minilm)')

@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 
 import config
-import resume
-from checkpoints import open_model, quiet
-from files import UserError, flush, read_json, run_folder, show, status_of, write_file, write_json
+from engine import resume
+from engine.checkpoints import open_model, quiet
+from engine.files import UserError, flush, read_json, run_folder, show, status_of, write_file, write_json
 
 with quiet():
     import tensorflow as tf
@@ -24,8 +24,8 @@ with quiet():
         tf.config.experimental.set_memory_growth(gpu, True)     # two runs fit on one
 
 # What the scripts are made of, in the order in which they import each other.
-MODULES = ('config', 'files', 'checkpoints', 'progress', 'resume', 'layers', 'encoders', 'optimizers', 'tokens',
-           'launch', 'snippets')
+MODULES = ('config', 'engine/__init__', 'engine/files', 'engine/checkpoints', 'engine/progress', 'engine/resume',
+           'engine/layers', 'engine/encoders', 'engine/optimizers', 'engine/tokens', 'engine/launch', 'snippets')
 
 
 def launch(main, knobs, description):

@@ -1,6 +1,6 @@
 """The demo data set: GLUE's nine tasks and AX in their official layout, with sentences made here from word lists.
 
-    python -m tools.make_demo       # writes demo/, the same bytes on every run
+    python -m checks.make_demo       # writes demo/, the same bytes on every run
 
 It lets `python CoLA.py --demo` and its siblings go through a whole run, from the TSV rows to the submission, without a
 download. A few epochs learn it, so a score near chance there means that something is broken; beyond that its scores
@@ -314,6 +314,6 @@ def main(folder):
 
 
 if __name__ == '__main__':
-    argparse.ArgumentParser(prog='python -m tools.make_demo', description=__doc__,
+    argparse.ArgumentParser(prog='python -m checks.make_demo', description=__doc__,
                             formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main(config.ROOT / 'demo')

@@ -1,6 +1,6 @@
-"""The transformers side of tools.bench: needs torch and transformers, and nothing of this project.
+"""The transformers side of checks.bench: needs torch and transformers, and nothing of this project.
 
-    python bench_peer.py REQUEST ANSWER         # two json files; tools.bench writes the first and reads the second
+    python bench_peer.py REQUEST ANSWER         # two json files; checks.bench writes the first and reads the second
 
 A training loop as run_glue.py's: random batches, padded to the longest example of each ('longest') or to 128 ('max',
 its default), AdamW, clipping, a linear schedule, torch.autocast for 16 bits.

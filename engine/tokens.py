@@ -15,9 +15,9 @@ import tensorflow as tf
 import tokenizers
 
 import config
-from checkpoints import load_tokenizer, open_model
-from files import UserError, drop_abandoned, write_file
-from progress import progress
+from engine.checkpoints import load_tokenizer, open_model
+from engine.files import UserError, drop_abandoned, write_file
+from engine.progress import progress
 
 # ---- Token ids ------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The encoders and their fine-tuning a second time, in float64 numpy: forward pass, backward pass, optimizer.
 
 Written from the papers and the authors' code, with nothing of TensorFlow, Keras or the project's own builder, so that
-tools.align and the tests have something to compare with on any machine. Slow and exact. Dropout is off.
+checks.align and the tests have something to compare with on any machine. Slow and exact. Dropout is off.
 """
 
 import re

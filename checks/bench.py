@@ -1,10 +1,10 @@
 """Measure speed and memory of tokenization, training and evaluation, alone or beside transformers on the same machine.
 
-    uv run -m tools.bench                                           # minilm on the nine tasks in datasets/
-    uv run -m tools.bench CoLA RTE --model bert-base-uncased --precision bfloat16
-    uv run -m tools.bench CoLA --peer PYTHON                        # an interpreter with torch and transformers
-    uv run -m tools.bench --length 32,64,128 --random bert_config.json      # random weights of these sizes
-    uv run -m tools.bench MNLI --steps 0 --json bench.json --markdown bench.md
+    uv run -m checks.bench                                           # minilm on the nine tasks in datasets/
+    uv run -m checks.bench CoLA RTE --model bert-base-uncased --precision bfloat16
+    uv run -m checks.bench CoLA --peer PYTHON                        # an interpreter with torch and transformers
+    uv run -m checks.bench --length 32,64,128 --random bert_config.json      # random weights of these sizes
+    uv run -m checks.bench MNLI --steps 0 --json bench.json --markdown bench.md
 
 Tasks come first; every option of the scripts works here too (--batch-size, --data-dir, --limit, ...). Each measurement
 is a process of its own, so that its memory and its first step are those of a run. Training and evaluation are
@@ -42,7 +42,7 @@ from pathlib import Path
 
 import config  # and nothing that imports TensorFlow: this process only waits
 from config import knob
-from files import UserError, status_of, write_file, write_json
+from engine.files import UserError, status_of, write_file, write_json
 
 FOLDERS = {folder.replace('-', ''): folder for folder in config.DOWNLOADS if folder != 'diagnostic'}    # of the tasks
 PRECISIONS = ('float32', 'bfloat16', 'float16')
@@ -95,7 +95,7 @@ def cpu_seconds():
 
 def ours(request, folder):
     path = os.pathsep.join(filter(None, [str(config.ROOT), os.environ.get('PYTHONPATH')]))
-    return run_child([sys.executable, '-m', 'tools.bench_ours'], request, folder, {'PYTHONPATH': path})
+    return run_child([sys.executable, '-m', 'checks.bench_ours'], request, folder, {'PYTHONPATH': path})
 
 
 def peer(python, request, folder):
@@ -249,11 +249,11 @@ def describe(results, command):
 def settle(arguments):
     """The tool's own options, the knobs of the command line, and the work: [{'name', 'script', 'length'}]."""
     tasks = list(itertools.takewhile(lambda one: not one.startswith('-'), arguments))
-    defaults = Options('tools/bench')
+    defaults = Options('checks/bench')
     given = config.parse_args(defaults, __doc__, arguments[len(tasks):])
     own = {field.name for field in dataclasses.fields(Options)} - {
         field.name for field in dataclasses.fields(config.Knobs)} | {'precision'}
-    options = dataclasses.replace(defaults, task='tools/bench', **{k: v for k, v in given.items() if k in own})
+    options = dataclasses.replace(defaults, task='checks/bench', **{k: v for k, v in given.items() if k in own})
     knobs = {'model': defaults.model} | {name: value for name, value in given.items() if name not in own}
 
     names = [task.replace('-', '') for task in tasks]
@@ -318,7 +318,7 @@ def run(arguments):
         measure(options, knobs, work, results)
     finally:        # what there is, also after ctrl-C
         if results:
-            write(options, results, shlex.join(['-m', 'tools.bench', *arguments]))
+            write(options, results, shlex.join(['-m', 'checks.bench', *arguments]))
     return int(any('failed' in row for row in results))
 
 

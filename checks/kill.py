@@ -1,7 +1,7 @@
 """Is a run that was killed, and killed again, the run that it would have been?
 
-    uv run -m tools.kill                                    # CoLA, RTE and STSB on the demo data, 8 kills each
-    uv run -m tools.kill RTE --kills 20 --data-dir GLUE --limit 300     # options of the scripts are passed on
+    uv run -m checks.kill                                    # CoLA, RTE and STSB on the demo data, 8 kills each
+    uv run -m checks.kill RTE --kills 20 --data-dir GLUE --limit 300     # options of the scripts are passed on
 
 For every task the same command runs twice with --deterministic: undisturbed, and killed at random moments, two times of
 three by SIGKILL, else by SIGTERM or SIGINT, and started again until it ends; as often as it takes for all kills. One
@@ -24,7 +24,7 @@ from pathlib import Path
 import safetensors.numpy
 
 import config
-from files import UserError, read_json, status_of
+from engine.files import UserError, read_json, status_of
 
 TASKS = ('CoLA', 'RTE', 'STSB')
 STATE, EARLIER = 'state.safetensors', 'earlier.safetensors'     # as in resume.py, which would load TensorFlow
@@ -112,7 +112,7 @@ def kill(task, kills, options, folder, chance):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog='python -m tools.kill', usage='%(prog)s [TASK ...] [options]',
+    parser = argparse.ArgumentParser(prog='python -m checks.kill', usage='%(prog)s [TASK ...] [options]',
                                      description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kills', type=int, default=8, help='for every task (8)')

@@ -1,7 +1,7 @@
 """Does any damaged file get past the readers, as a traceback, a hang or a gigabyte of memory?
 
-    uv run -m tools.fuzz                        # every kind of file, 1000 damaged ones of each
-    uv run -m tools.fuzz tsv zip --count 5000 --seed 1
+    uv run -m checks.fuzz                        # every kind of file, 1000 damaged ones of each
+    uv run -m checks.fuzz tsv zip --count 5000 --seed 1
 
 Takes an intact file of each kind, damages it at random (bytes, slices, numbers, values of json) and reads it as the
 scripts do. It must be read, or refused by a UserError. Every kind has a process of its own, so that a crash is seen.
@@ -26,7 +26,7 @@ import traceback
 import zipfile
 from pathlib import Path
 
-from files import UserError, run_folder, show, write_json
+from engine.files import UserError, run_folder, show, write_json
 
 SECONDS = 10            # for one file
 GIB = 2**30
@@ -101,9 +101,9 @@ def tsv(folder, task):
 
 def model(folder, layout, file):
     import config
-    from checkpoints import Checkpoint, check_shapes, load_tokenizer, load_variables
+    from checks.align import random_model
+    from engine.checkpoints import Checkpoint, check_shapes, load_tokenizer, load_variables
     from snippets import tf
-    from tools.align import random_model
     from tools.convert import convert
     (folder / 'sizes.json').write_text(json.dumps(SIZES))
     found = random_model(folder / 'sizes.json', folder / 'google')
@@ -126,8 +126,8 @@ def model(folder, layout, file):
 def cache(folder):
     import numpy as np
 
-    import tokens
-    from checkpoints import load_tokenizer
+    from engine import tokens
+    from engine.checkpoints import load_tokenizer
     from snippets import Example
     (folder / 'vocab.txt').write_text('\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', *'abcdefgh']) + '\n')
     tokenizer = load_tokenizer(folder, 12)
@@ -144,8 +144,8 @@ def state(folder, file):
     import numpy as np
     import safetensors.numpy
 
-    import resume
     import snippets
+    from engine import resume
     tf = snippets.tf
     variables = {'00000': tf.Variable(tf.random.normal((20, 10))), '00001': tf.Variable(3, dtype=tf.int64)}
     row = {'epoch': 1, 'loss': 0.5, 'mcc': 0.3, 'score': 0.3, 'same_answer': ''}
@@ -161,7 +161,7 @@ def state(folder, file):
 
 def run(folder, file):
     import config
-    import launch
+    from engine import launch
     knobs = config.Knobs('CoLA', labels=('0', '1'), model='minilm', runs_dir=str(folder)).for_recipe('minilm', {})
     place = run_folder(knobs)
     place.mkdir(parents=True)
@@ -286,7 +286,7 @@ def watch(kind, count, seed):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog='python -m tools.fuzz', description=__doc__, allow_abbrev=False,
+    parser = argparse.ArgumentParser(prog='python -m checks.fuzz', description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('kinds', nargs='*', metavar='KIND', help=', '.join(KINDS))
     parser.add_argument('--count', type=int, default=1000, help='damaged files of every kind (%(default)s)')

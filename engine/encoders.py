@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-import layers as fast
-from checkpoints import check_shapes, load_variables, open_model, quiet
-from files import UserError
+from engine import layers as fast
+from engine.checkpoints import check_shapes, load_variables, open_model, quiet
+from engine.files import UserError
 
 with quiet():
     import bert4keras.layers

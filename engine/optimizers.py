@@ -2,8 +2,8 @@
 
 import re
 
-from checkpoints import quiet
-from encoders import named_weights
+from engine.checkpoints import quiet
+from engine.encoders import named_weights
 
 with quiet():
     import numpy as np

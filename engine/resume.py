@@ -7,8 +7,8 @@ import math
 import signal
 import threading
 
-from checkpoints import quiet
-from files import UserError, flush, whole
+from engine.checkpoints import quiet
+from engine.files import UserError, flush, whole
 
 with quiet():
     import tensorflow as tf

@@ -1,6 +1,6 @@
-"""The transformers side of tools.align: needs torch and transformers, and nothing of this project.
+"""The transformers side of checks.align: needs torch and transformers, and nothing of this project.
 
-    python align_peer.py FOLDER         # with request.json and request.npz, which tools.align writes; adds answer*.npz
+    python align_peer.py FOLDER         # with request.json and request.npz, which checks.align writes; adds answer*.npz
 
 All in float64. The head is one dense layer on the text vector, as in the authors' fine-tuning code.
 """

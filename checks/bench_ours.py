@@ -1,6 +1,6 @@
-"""This project's side of tools.bench: one measurement in a process of its own, or what all of them need beforehand.
+"""This project's side of checks.bench: one measurement in a process of its own, or what all of them need beforehand.
 
-    python -m tools.bench_ours REQUEST ANSWER       # two json files; tools.bench writes the first and reads the second
+    python -m checks.bench_ours REQUEST ANSWER       # two json files, of checks.bench and for it
 """
 
 import importlib
@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 import config
-import launch
 import snippets
-from checkpoints import load_tokenizer, open_model
-from files import UserError, read_json, status_of, write_json
-from launch import GPUS
+from engine import launch
+from engine.checkpoints import load_tokenizer, open_model
+from engine.files import UserError, read_json, status_of, write_json
+from engine.launch import GPUS
 from snippets import Example, keras, tf
 
 PEER_EXAMPLES = 20000       # that the peer gets of a larger training file: it draws its batches at random
@@ -255,7 +255,7 @@ def cpu():
 def prepare(request):
     """Open the model and read every file, so that bad input is found before anything is measured; make random weights
     (random) and what the peer needs (peer) in request['folder']: {'model': ..., 'peer': {name: file}}."""
-    from tools.align import random_model  # not above: a measurement imports what a script does
+    from checks.align import random_model  # not above: a measurement imports what a script does
     folder, knobs = Path(request['folder']), request['knobs']
     if request['random']:
         knobs['model'] = str(random_model(request['random'], folder / 'random'))

@@ -4,7 +4,7 @@ On a processor the matrix products of a BERT take about half of a training step 
 differentiation; so what is between them has its gradient written out here.
 """
 
-from checkpoints import quiet
+from engine.checkpoints import quiet
 
 with quiet():
     import bert4keras.layers

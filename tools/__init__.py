@@ -1,0 +1,1 @@
+"""Programs for users: each is `uv run -m tools.NAME`."""
