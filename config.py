@@ -1,4 +1,4 @@
-"""Where things are, which models there are, and the default of every knob.
+"""Where things are, which models and tasks there are, and the default of every knob.
 
 A knob gets its value from, in this order: the command line, the script's own knobs, the model's recipe, the default
 here. Nothing in this file imports TensorFlow.
@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import difflib
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent
 
@@ -221,22 +222,139 @@ def within(kind, low, high):
     return convert
 
 
-# ---- Data to fetch --------------------------------------------------------------------------------------------------
+# ---- Tasks ----------------------------------------------------------------------------------------------------------
+
+
+class File(NamedTuple):
+    """A file as it is published. Addresses have changed owners and contents before, and most of the archives have no
+    published hash: a file with other numbers is not the one that the leaderboard means."""
+    rows: int
+    columns: tuple          # their names
+    header: bool = True     # whether the first line gives them
+
+
+class Download(NamedTuple):
+    """Something to fetch."""
+    url: str
+    sha256: str = ''        # where it is known
+    file: str = ''          # what it is called in its folder; none: it is a zip
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A row of the table of tasks: all that the tools know about a task beside its script."""
+    script: str             # without .py
+    folder: str             # in the data directory
+    files: dict             # in this folder, in GLUE's layout: {name: File}
+    downloads: tuple        # where they come from
+    submission: dict        # {file for the leaderboard: the test file whose rows it answers}
+    labels: tuple           # the answers that the leaderboard takes; none: a number within [0, 5]
+    majority: str           # the most frequent answer of the training set
+    metrics: tuple          # what the script's score() returns, in its order
+    million_tokens: float   # of the training set: examples times their mean length in tokens
+    raw_files: dict = dataclasses.field(default_factory=dict)   # what the downloads hold, where it is not `files`
+
 
 GLUE_URL = 'https://dl.fbaipublicfiles.com/glue/data'
 MRPC_URL = 'https://dl.fbaipublicfiles.com/senteval/senteval_data'
-# folder: [(address, sha256 where it is known, name of a file that is no zip)]
-DOWNLOADS = {
-    'CoLA': [(f'{GLUE_URL}/CoLA.zip', 'f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff', '')],
-    'SST-2': [(f'{GLUE_URL}/SST-2.zip', '', '')],
-    'MRPC': [(f'{MRPC_URL}/msr_paraphrase_train.txt', '', 'msr_paraphrase_train.txt'),
-             (f'{MRPC_URL}/msr_paraphrase_test.txt', '', 'msr_paraphrase_test.txt'),
-             (f'{GLUE_URL}/mrpc_dev_ids.tsv', '', 'dev_ids.tsv')],
-    'STS-B': [(f'{GLUE_URL}/STS-B.zip', 'e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85', '')],
-    'QQP': [(f'{GLUE_URL}/QQP-clean.zip', '', '')],
-    'MNLI': [(f'{GLUE_URL}/MNLI.zip', '', '')],
-    'QNLI': [(f'{GLUE_URL}/QNLIv2.zip', '', '')],
-    'RTE': [(f'{GLUE_URL}/RTE.zip', '6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee', '')],
-    'WNLI': [(f'{GLUE_URL}/WNLI.zip', 'ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46', '')],
-    'diagnostic': [(f'{GLUE_URL}/AX.tsv', '', 'diagnostic.tsv')],
-}
+# Columns that several files have.
+PAIR = ('index', 'sentence1', 'sentence2')
+PARAPHRASES = ('#1 ID', '#2 ID', '#1 String', '#2 String')
+SIMILARITY = ('index', 'genre', 'filename', 'year', 'old_index', 'source1', 'source2', 'sentence1', 'sentence2')
+INFERENCE = ('index', 'promptID', 'pairID', 'genre', 'sentence1_binary_parse', 'sentence2_binary_parse',
+             'sentence1_parse', 'sentence2_parse', 'sentence1', 'sentence2')
+INFERENCE_DEV = (*INFERENCE, 'label1', 'label2', 'label3', 'label4', 'label5', 'gold_label')
+
+TASKS = {task.script: task for task in (       # in GLUE's order
+    Task('CoLA', 'CoLA', {
+        'train.tsv': File(8551, ('source', 'label', 'mark', 'sentence'), header=False),
+        'dev.tsv': File(1043, ('source', 'label', 'mark', 'sentence'), header=False),
+        'test.tsv': File(1063, ('index', 'sentence')),
+    }, (
+        Download(f'{GLUE_URL}/CoLA.zip', 'f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff'),
+    ), {'CoLA.tsv': 'test.tsv'}, labels=('0', '1'), majority='1', metrics=('mcc',), million_tokens=0.10),
+
+    Task('SST2', 'SST-2', {
+        'train.tsv': File(67349, ('sentence', 'label')),
+        'dev.tsv': File(872, ('sentence', 'label')),
+        'test.tsv': File(1821, ('index', 'sentence')),
+    }, (
+        Download(f'{GLUE_URL}/SST-2.zip'),
+    ), {'SST-2.tsv': 'test.tsv'}, labels=('0', '1'), majority='1', metrics=('accuracy',), million_tokens=0.90),
+
+    Task('MRPC', 'MRPC', {
+        'train.tsv': File(3668, ('Quality', *PARAPHRASES)),
+        'dev.tsv': File(408, ('Quality', *PARAPHRASES)),
+        'test.tsv': File(1725, ('index', *PARAPHRASES)),
+    }, (
+        Download(f'{MRPC_URL}/msr_paraphrase_train.txt', file='msr_paraphrase_train.txt'),
+        Download(f'{MRPC_URL}/msr_paraphrase_test.txt', file='msr_paraphrase_test.txt'),
+        Download(f'{GLUE_URL}/mrpc_dev_ids.tsv', file='dev_ids.tsv'),
+    ), {'MRPC.tsv': 'test.tsv'}, labels=('0', '1'), majority='1', metrics=('f1', 'accuracy'), million_tokens=0.20,
+        raw_files={
+            'msr_paraphrase_train.txt': File(4076, ('Quality', *PARAPHRASES)),
+            'msr_paraphrase_test.txt': File(1725, ('Quality', *PARAPHRASES)),
+            'dev_ids.tsv': File(408, ('#1 ID', '#2 ID'), header=False),
+    }),
+
+    Task('STSB', 'STS-B', {
+        'train.tsv': File(5749, (*SIMILARITY, 'score')),
+        'dev.tsv': File(1500, (*SIMILARITY, 'score')),
+        'test.tsv': File(1379, SIMILARITY),
+    }, (
+        Download(f'{GLUE_URL}/STS-B.zip', 'e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85'),
+    ), {'STS-B.tsv': 'test.tsv'}, labels=(), majority='2.701',      # the mean
+        metrics=('pearson', 'spearman'), million_tokens=0.16),
+
+    Task('QQP', 'QQP', {
+        'train.tsv': File(363846, ('id', 'qid1', 'qid2', 'question1', 'question2', 'is_duplicate')),
+        'dev.tsv': File(40430, ('id', 'qid1', 'qid2', 'question1', 'question2', 'is_duplicate')),
+        'test.tsv': File(390965, ('id', 'question1', 'question2')),
+    }, (
+        Download(f'{GLUE_URL}/QQP-clean.zip'),
+    ), {'QQP.tsv': 'test.tsv'}, labels=('0', '1'), majority='0', metrics=('accuracy', 'f1'), million_tokens=11.2),
+
+    Task('MNLI', 'MNLI', {
+        'train.tsv': File(392702, (*INFERENCE, 'label1', 'gold_label')),
+        'dev_matched.tsv': File(9815, INFERENCE_DEV),
+        'dev_mismatched.tsv': File(9832, INFERENCE_DEV),
+        'test_matched.tsv': File(9796, INFERENCE),
+        'test_mismatched.tsv': File(9847, INFERENCE),
+    }, (
+        Download(f'{GLUE_URL}/MNLI.zip'),
+    ), {'MNLI-m.tsv': 'test_matched.tsv', 'MNLI-mm.tsv': 'test_mismatched.tsv'},
+        # MNLI and QNLI were balanced by their makers: any label is as good.
+        labels=('entailment', 'neutral', 'contradiction'), majority='entailment',
+        metrics=('accuracy_m', 'accuracy_mm'), million_tokens=15.8),
+
+    Task('QNLI', 'QNLI', {
+        'train.tsv': File(104743, ('index', 'question', 'sentence', 'label')),
+        'dev.tsv': File(5463, ('index', 'question', 'sentence', 'label')),
+        'test.tsv': File(5463, ('index', 'question', 'sentence')),
+    }, (
+        Download(f'{GLUE_URL}/QNLIv2.zip'),
+    ), {'QNLI.tsv': 'test.tsv'}, labels=('entailment', 'not_entailment'), majority='entailment',
+        metrics=('accuracy',), million_tokens=5.2),
+
+    Task('RTE', 'RTE', {
+        'train.tsv': File(2490, (*PAIR, 'label')),
+        'dev.tsv': File(277, (*PAIR, 'label')),
+        'test.tsv': File(3000, PAIR),
+    }, (
+        Download(f'{GLUE_URL}/RTE.zip', '6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee'),
+    ), {'RTE.tsv': 'test.tsv'}, labels=('entailment', 'not_entailment'), majority='entailment',
+        metrics=('accuracy',), million_tokens=0.17),
+
+    Task('WNLI', 'WNLI', {
+        'train.tsv': File(635, (*PAIR, 'label')),
+        'dev.tsv': File(71, (*PAIR, 'label')),
+        'test.tsv': File(146, PAIR),
+    }, (
+        Download(f'{GLUE_URL}/WNLI.zip', 'ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46'),
+    ), {'WNLI.tsv': 'test.tsv'}, labels=('0', '1'), majority='0', metrics=('accuracy',), million_tokens=0.02),
+)}
+# The diagnostic set: no training set of its own, and answered by MNLI's script.
+AX = dataclasses.replace(
+    TASKS['MNLI'], folder='diagnostic', files={'diagnostic.tsv': File(1104, PAIR)},
+    downloads=(Download(f'{GLUE_URL}/AX.tsv', file='diagnostic.tsv'),), submission={'AX.tsv': 'diagnostic.tsv'})
+FOLDERS = {task.folder: task for task in (*TASKS.values(), AX)}

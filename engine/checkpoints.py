@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import config
-from engine.files import UserError, read_json, read_lines
+from engine.files import UserError, first_line, read_json, read_lines
 
 
 @contextlib.contextmanager
@@ -369,7 +369,7 @@ def check_config(path, settings, family, layout):
 
 def damaged(path, error):
     return UserError(f'{path}: cannot be read as a checkpoint, it seems damaged or incomplete '
-                     f'({str(error).splitlines()[0] if str(error) else type(error).__name__}). Fetch it again.')
+                     f'({first_line(error)}). Fetch it again.')
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +21,11 @@ class UserError(Exception):
 class Diverged(UserError):
     """Training has failed: its numbers are not finite."""
     status = 3
+
+
+def first_line(error):
+    """Of an error of any type, its message in one line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def status_of(work, *args):
@@ -93,12 +99,28 @@ def whole(path):
         yield beside
         beside.replace(path)
     except OSError as error:
-        raise UserError(f'{path}: cannot be written: {error.strerror or error}.'
-                        + ' An earlier one is as it was.' * path.is_file()) from error
+        earlier = ' An earlier one is as it was.' if path.is_file() else ''
+        raise UserError(f'{path}: cannot be written: {error.strerror or error}.{earlier}') from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         drop_abandoned(path.parent, f'.{glob.escape(path.name)}.[0-9]*')
+
+
+@contextlib.contextmanager
+def whole_folder(target, fresh=False):
+    """A new folder, which becomes `target` at the end: that is there whole or not at all. With `fresh` it may be there
+    before, and stays until then. What lies beside the new folder, in its parent, is deleted at the end."""
+    target = target.absolute()
+    root = next(folder for folder in target.parents if folder.is_dir())
+    with tempfile.TemporaryDirectory(prefix=f'.{target.name}.', dir=root) as work:
+        new = Path(work) / 'new'
+        new.mkdir()
+        yield new
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if fresh and target.exists():
+            target.rename(Path(work) / 'old')
+        new.rename(target)
 
 
 def drop_abandoned(folder, pattern, seconds=ABANDONED):
@@ -126,9 +148,9 @@ def write_json(path, content):
     """Write `content` as strict JSON: a number that is not defined (nan) becomes null."""
     def strict(value):
         if isinstance(value, dict):
-            return {key: strict(one) for key, one in value.items()}
+            return {key: strict(item) for key, item in value.items()}
         if isinstance(value, list):
-            return [strict(one) for one in value]
+            return [strict(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
     write_file(path, json.dumps(strict(content), indent=2, allow_nan=False) + '\n')
 
@@ -147,9 +169,11 @@ def metric_names(row):
     return names[names.index('loss') + 1:names.index('score')]
 
 
-def show_value(value):
-    return 'undefined' if value is None or math.isnan(value) else f'{100 * value:.2f}'
+def show_value(value, digits=2):
+    """A share as percent."""
+    return 'undefined' if value is None or math.isnan(value) else f'{100 * value:.{digits}f}'
 
 
-def show(row):
-    return '  '.join(f'{name} {show_value(row[name])}' for name in metric_names(row))
+def show(row, digits=2, between='  '):
+    """The metrics of an epoch, for people."""
+    return between.join(f'{name} {show_value(row[name], digits)}' for name in metric_names(row))

@@ -1,5 +1,6 @@
 """The downloader against a server on this machine: whole, broken off, wrong, unsafe and unreachable files."""
 
+import dataclasses
 import hashlib
 import http.server
 import io
@@ -86,6 +87,12 @@ def table(rows, columns, header=True):
     return '\n'.join(lines).encode()
 
 
+def published_at(monkeypatch, folder, *downloads):
+    """From now on this folder of GLUE comes from these addresses: (url, sha256, file name)."""
+    task = dataclasses.replace(config.FOLDERS[folder], downloads=[config.Download(*each) for each in downloads])
+    monkeypatch.setitem(config.FOLDERS, folder, task)
+
+
 def make_zip(**members):
     file = io.BytesIO()
     with zipfile.ZipFile(file, 'w') as archive:
@@ -105,7 +112,7 @@ def cola(server, monkeypatch):
     """CoLA's address is on the server; no hash is known. cola(content) changes what is there."""
     def serve(content, sha256=''):
         server.files['/CoLA.zip'] = content
-        monkeypatch.setitem(config.DOWNLOADS, 'CoLA', [(f'{server.url}/CoLA.zip', sha256, '')])
+        published_at(monkeypatch, 'CoLA', (f'{server.url}/CoLA.zip', sha256))
     serve(COLA_ZIP)
     return serve
 
@@ -213,8 +220,8 @@ def test_no_network_is_one_message_with_all_that_is_needed(fetch, tmp_path, monk
     with socket.socket() as closed:         # bound, but nobody listens
         closed.bind(('127.0.0.1', 0))
         url = f'http://127.0.0.1:{closed.getsockname()[1]}'
-        monkeypatch.setitem(config.DOWNLOADS, 'CoLA', [(f'{url}/CoLA.zip', '', '')])
-        monkeypatch.setitem(config.DOWNLOADS, 'diagnostic', [(f'{url}/AX.tsv', '', 'diagnostic.tsv')])
+        published_at(monkeypatch, 'CoLA', (f'{url}/CoLA.zip',))
+        published_at(monkeypatch, 'diagnostic', (f'{url}/AX.tsv', '', 'diagnostic.tsv'))
         status, error, left = fetch('CoLA', 'AX')
     assert (status, left) == (2, [])
     assert error.startswith('error: CoLA could not be fetched: Connection refused')
@@ -226,7 +233,7 @@ def test_no_network_is_one_message_with_all_that_is_needed(fetch, tmp_path, monk
 def test_plain_files_and_an_http_error(server, fetch, tmp_path, monkeypatch):
     files = {'msr_paraphrase_train.txt': table(4076, 5).replace(b'\n', b'\r\n'),
              'msr_paraphrase_test.txt': table(1725, 5), 'dev_ids.tsv': table(408, 2, header=False)}
-    monkeypatch.setitem(config.DOWNLOADS, 'MRPC', [(f'{server.url}/{name}', '', name) for name in files])
+    published_at(monkeypatch, 'MRPC', *((f'{server.url}/{name}', '', name) for name in files))
     server.files = {f'/{name}': content for name, content in files.items() if name != 'dev_ids.tsv'}
     status, error, left = fetch('MRPC')
     assert (status, left) == (2, [f'MRPC.msr_paraphrase_{split}.txt.part' for split in ('test', 'train')])
@@ -317,7 +324,7 @@ def test_names(fetch, monkeypatch, capsys):
                          ('electra-small', 'pretrained')]
     installed.clear()
     assert fetch('all')[0] == 0
-    assert [name for name, _ in installed] == list(config.DOWNLOADS)
+    assert [name for name, _ in installed] == list(config.FOLDERS)
     installed.clear()
     assert fetch('tinybert-4l', 'bert-base-chinese')[0] == 0
     assert installed == [('tinybert-4l', 'pretrained'), ('bert-base-chinese', 'pretrained')]

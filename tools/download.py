@@ -4,13 +4,14 @@
     uv run -m tools.download all bert-base-uncased      # all: the ten folders of GLUE, the diagnostic set among them
 
 The scripts call it at first use. A folder appears whole and checked or not at all, and one that is there is left alone.
-A broken transfer goes on where it stopped. The addresses are in config.py.
+A broken transfer goes on where it stopped. The addresses are in config.py, in the tables of tasks and models.
 """
 
 import argparse
 import contextlib
 import difflib
 import errno
+import glob
 import json
 import os
 import re
@@ -29,6 +30,7 @@ import requests
 import safetensors
 
 import config
+from engine.files import whole_folder
 from engine.progress import progress
 
 TIMEOUT = (10, 20)              # seconds: for a connection (to each address of a host), for the next bytes
@@ -37,24 +39,11 @@ CHUNK = 1 << 16                 # bytes; at most this much is lost when a transf
 LARGEST = 20 * 10**9            # bytes an archive may unpack to; BERT-large has 1.3e9
 LARGEST_RATIO = 1000            # ... and as a multiple of its own size
 
-# (rows, columns) of the complete official files. The addresses have changed owners and contents before, and most of
-# the archives have no published hash: a file with other numbers is not the one the leaderboard means.
-GLUE = {
-    'CoLA': {'train.tsv': (8551, 4), 'dev.tsv': (1043, 4), 'test.tsv': (1063, 2)},
-    'SST-2': {'train.tsv': (67349, 2), 'dev.tsv': (872, 2), 'test.tsv': (1821, 2)},
-    'MRPC': {'msr_paraphrase_train.txt': (4076, 5), 'msr_paraphrase_test.txt': (1725, 5), 'dev_ids.tsv': (408, 2)},
-    'STS-B': {'train.tsv': (5749, 10), 'dev.tsv': (1500, 10), 'test.tsv': (1379, 9)},
-    'QQP': {'train.tsv': (363846, 6), 'dev.tsv': (40430, 6), 'test.tsv': (390965, 3)},
-    'MNLI': {'train.tsv': (392702, 12), 'dev_matched.tsv': (9815, 16), 'dev_mismatched.tsv': (9832, 16),
-             'test_matched.tsv': (9796, 10), 'test_mismatched.tsv': (9847, 10)},
-    'QNLI': {'train.tsv': (104743, 4), 'dev.tsv': (5463, 4), 'test.tsv': (5463, 3)},
-    'RTE': {'train.tsv': (2490, 4), 'dev.tsv': (277, 4), 'test.tsv': (3000, 3)},
-    'WNLI': {'train.tsv': (635, 4), 'dev.tsv': (71, 4), 'test.tsv': (146, 3)},
-    'diagnostic': {'diagnostic.tsv': (1104, 3)},
-}
-NO_HEADER = {('CoLA', 'train.tsv'), ('CoLA', 'dev.tsv'), ('MRPC', 'dev_ids.tsv')}
 HUB_FILES = ('config.json', 'vocab.txt', 'model.safetensors')
 MODEL_FILE = r'vocab\.txt|\w[\w.-]*\.index|\w[\w.-]*\.data-\d{5}-of-\d{5}|(\w[\w.-]*)?config[\w.-]*\.json'
+
+
+ANOTHER_SERVER = 'Does a proxy or a login page answer instead of the server?'
 
 
 class Wrong(Exception):
@@ -110,7 +99,9 @@ def request(url, part):
     A server that does not answer for just this rest (416, or 206 with another range) loses `part`.
     """
     start = size(part)
-    headers = {'Accept-Encoding': 'identity'} | ({'Range': f'bytes={start}-'} if start else {})
+    headers = {'Accept-Encoding': 'identity'}
+    if start:
+        headers['Range'] = f'bytes={start}-'
     response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
     content_range = response.headers.get('Content-Range', '')
     refused = response.status_code == 416
@@ -171,23 +162,30 @@ def unpack(archive, folder, wanted):
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:      # not of a wrong place in the archive
             raise
-        raise Wrong(f'{archive.name} is no intact zip archive ({error}). Does a proxy or a login page answer instead '
-                    'of the server?') from error
+        raise Wrong(f'{archive.name} is no intact zip archive ({error}). {ANOTHER_SERVER}') from error
 
 
-def check_data(task, folder):
+def data_files(name):
+    """{name: config.File} of what the downloads of a GLUE folder hold."""
+    task = config.FOLDERS[name]
+    return task.raw_files or task.files
+
+
+def check_data(name, folder):
     """That the files of a GLUE folder have their official rows and columns; a line about them. Raises Wrong."""
-    for name, (rows, columns) in GLUE[task].items():
-        if not (folder / name).is_file():
-            raise Wrong(f'{name} is missing')
-        lines = (folder / name).read_bytes().rstrip(b'\r\n').split(b'\n')
+    files = data_files(name)
+    for file, published in files.items():
+        if not (folder / file).is_file():
+            raise Wrong(f'{file} is missing')
+        lines = (folder / file).read_bytes().rstrip(b'\r\n').split(b'\n')
         for number, line in enumerate(lines, 1):
-            if line.count(b'\t') + 1 != columns:
-                raise Wrong(f'{name}, line {number}: {line.count(9) + 1} columns instead of {columns}')
-        found = len(lines) - ((task, name) not in NO_HEADER)
-        if found != rows:
-            raise Wrong(f'{name} has {found} rows instead of {rows}')
-    return 'rows as published: ' + ', '.join(f'{name} {rows}' for name, (rows, _) in GLUE[task].items())
+            columns = line.count(b'\t') + 1
+            if columns != len(published.columns):
+                raise Wrong(f'{file}, line {number}: {columns} columns instead of {len(published.columns)}')
+        rows = len(lines) - 1 if published.header else len(lines)
+        if rows != published.rows:
+            raise Wrong(f'{file} has {rows} rows instead of {published.rows}')
+    return 'rows as published: ' + ', '.join(f'{file} {published.rows}' for file, published in files.items())
 
 
 def check_model(model, folder):
@@ -215,28 +213,28 @@ def check_model(model, folder):
 def check_hub_files(folder):
     """That these are what their names say: no archive has checked them, and most have no published hash."""
     try:
-        file = 'config.json'
-        json.loads((folder / file).read_bytes())
-        file = 'model.safetensors'
-        with safetensors.safe_open(folder / file, 'np'):      # compares the file's size with its own table of contents
+        name = 'config.json'
+        json.loads((folder / name).read_bytes())
+        name = 'model.safetensors'
+        with safetensors.safe_open(folder / name, 'np'):      # compares the file's size with its own table of contents
             pass
     except (ValueError, safetensors.SafetensorError) as error:
-        raise Wrong(f'{file} is damaged or another file ({error}). Does a proxy or a login page answer instead of the '
-                    'server?') from error
+        raise Wrong(f'{name} is damaged or another file ({error}). {ANOTHER_SERVER}') from error
 
 
 # ---- Folders ---------------------------------------------------------------------------------------------------------
 
 
 def sources(name):
-    """[(address, sha256 or '', file name or '' for a zip)] of a GLUE folder or a model."""
-    if name in config.DOWNLOADS:
-        return config.DOWNLOADS[name]
+    """The config.Downloads of a GLUE folder or a model."""
+    if name in config.FOLDERS:
+        return config.FOLDERS[name].downloads
     model = config.MODELS[name]
     if not model.hub:
-        return [(model.url, model.sha256, '')]
+        return [config.Download(model.url, model.sha256)]
     folder = f'{config.HUB_URL}/{model.hub}/resolve/{quote(model.revision, safe="")}'
-    return [(f'{folder}/{file}', model.sha256 if file == 'model.safetensors' else '', file) for file in HUB_FILES]
+    return [config.Download(f'{folder}/{file}', model.sha256 if file == 'model.safetensors' else '', file)
+            for file in HUB_FILES]
 
 
 def part_file(root, name, file):
@@ -246,36 +244,39 @@ def part_file(root, name, file):
 
 def install(name, root):
     """Fetch, unpack and check root/name. Raises Wrong, requests.RequestException, OSError; then it is not there."""
-    target, work = root / name, root / f'.{name}.new'
+    target = root / name
     root.mkdir(parents=True, exist_ok=True)
     with alone_in(root):
         if os.path.lexists(target):
             print(f'{target} is there already and is left as it is.')
             return
-        shutil.rmtree(work, ignore_errors=True)         # of a run that was killed
-        (work / 'files').mkdir(parents=True)
-        arrived = {}
-        try:
-            for url, sha256, file in sources(name):
-                print(f'{name}: fetching {url}', flush=True)
-                path = work / 'files' / file if file else work / f'{name}.zip'
-                part = part_file(root, name, file)
-                retrieve(url, sha256, path, part)
-                arrived[path] = part
-                if not file:
-                    wanted = '|'.join(map(re.escape, GLUE[name])) if name in GLUE else MODEL_FILE
-                    unpack(path, work / 'files', wanted)
-            found = check_data(name, work / 'files') if name in GLUE else check_model(name, work / 'files')
-            (work / 'files').rename(target)
-        except Wrong:
-            raise
-        except BaseException:       # the network, the disk, Ctrl-C: what has arrived whole is not fetched twice
-            for path, part in arrived.items():
-                path.replace(part)
-            raise
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    print(f'{target}: {found}')
+        for left in root.glob(f'.{glob.escape(name)}.*'):       # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with whole_folder(target) as folder:
+            said = fill(name, folder, root)
+    print(f'{target}: {said}')
+
+
+def fill(name, folder, root):
+    """Fetch what belongs into `folder`, unpack and check it; a line about it. Zips are kept beside `folder`."""
+    arrived = {}
+    try:
+        for url, sha256, file in sources(name):
+            print(f'{name}: fetching {url}', flush=True)
+            path = folder / file if file else folder.with_name(f'{name}.zip')
+            part = part_file(root, name, file)
+            retrieve(url, sha256, path, part)
+            arrived[path] = part
+            if not file:
+                wanted = '|'.join(map(re.escape, data_files(name))) if name in config.FOLDERS else MODEL_FILE
+                unpack(path, folder, wanted)
+        return check_data(name, folder) if name in config.FOLDERS else check_model(name, folder)
+    except Wrong:
+        raise
+    except BaseException:       # the network, the disk, Ctrl-C: what has arrived whole is not fetched twice
+        for path, part in arrived.items():
+            path.replace(part)
+        raise
 
 
 @contextlib.contextmanager
@@ -303,20 +304,19 @@ def alone_in(root):
 
 def find_names(parser, given):
     """The GLUE folders and models that the arguments name, each once. Exits with status 2 on an unknown one."""
-    known = {folder.lower(): folder for folder in config.DOWNLOADS}
-    known |= {folder.replace('-', '').lower(): folder for folder in config.DOWNLOADS}     # as the scripts: SST2, STSB
-    known |= {'ax': 'diagnostic'} | {model.lower(): model for model in config.MODELS}
+    known = {'ax': config.AX.folder} | {task.script.lower(): task.folder for task in config.TASKS.values()}
+    known |= {name.lower(): name for name in (*config.FOLDERS, *config.MODELS)}
     names, unknown = [], []
     for name in given:
         if name.lower() == 'all':
-            names += config.DOWNLOADS
+            names += config.FOLDERS
         elif name.lower() in known:
             names.append(known[name.lower()])
         else:
             close = difflib.get_close_matches(name.lower(), [*known, 'all'], 1)
             unknown.append(f'{name!r}' + (f' (did you mean {known.get(close[0], close[0])}?)' if close else ''))
     if unknown:
-        parser.error(f'unknown: {", ".join(unknown)}. GLUE: all, {", ".join(config.DOWNLOADS)}. '
+        parser.error(f'unknown: {", ".join(unknown)}. GLUE: all, {", ".join(config.FOLDERS)}. '
                      f'Models: {", ".join(config.MODELS)}')
     return list(dict.fromkeys(names))
 
@@ -342,7 +342,9 @@ def report(error, missing):
     lines = [f'error: {next(iter(missing))} could not be fetched: {reason(error)}{where}.',
              'To fetch by hand, for example on another computer:']
     for name, root in missing.items():
-        files = ', '.join(GLUE[name]) if name in GLUE else 'vocab.txt, *.index, *.data-* and *config*.json'
+        files = 'vocab.txt, *.index, *.data-* and *config*.json'
+        if name in config.FOLDERS:
+            files = ', '.join(data_files(name))
         folder = (root / name).resolve()
         for url, _, file in sources(name):
             lines += [f'  {url}', f'    -> {folder / file}' if file else f'    -> {folder}: {files} of this zip']
@@ -359,7 +361,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog='python -m tools.download', description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f'GLUE: all, {", ".join(config.DOWNLOADS)}\nmodels: {", ".join(config.MODELS)}')
+        epilog=f'GLUE: all, {", ".join(config.FOLDERS)}\nmodels: {", ".join(config.MODELS)}')
     parser.add_argument('names', nargs='*', metavar='NAME', help='a GLUE folder, "all" of them, or a model (below)')
     parser.add_argument('--data-dir', type=Path, default=config.Knobs.data_dir, help='for GLUE (%(default)s)')
     parser.add_argument('--model-dir', type=Path, default=config.Knobs.model_dir, help='for models (%(default)s)')
@@ -368,7 +370,7 @@ def main(argv=None):
         parser.error('name what to fetch, for example CoLA, electra-small or all')
     missing = {}
     for name in find_names(parser, args.names):
-        if name in config.DOWNLOADS:
+        if name in config.FOLDERS:
             missing[name] = args.data_dir
         elif not config.MODELS[name].package:
             missing[name] = args.model_dir

@@ -1,4 +1,4 @@
-"""Check the eleven files of a GLUE submission and pack them for the leaderboard.
+"""Check the files of a GLUE submission and pack them for the leaderboard.
 
     uv run -m tools.submission                          # results/ -> submission.zip
     uv run -m tools.submission FOLDER --output my.zip   # anybody's folder of TSV files
@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+import config
 from engine.files import UserError, status_of, write_file
 
 
@@ -26,20 +27,8 @@ class File(NamedTuple):
     script: str         # writes it
 
 
-NLI = ('entailment', 'neutral', 'contradiction')
-FILES = {
-    'CoLA.tsv': File(1063, ('0', '1'), '1', 'CoLA.py'),
-    'SST-2.tsv': File(1821, ('0', '1'), '1', 'SST2.py'),
-    'MRPC.tsv': File(1725, ('0', '1'), '1', 'MRPC.py'),
-    'STS-B.tsv': File(1379, (), '2.701', 'STSB.py'),                # the mean
-    'QQP.tsv': File(390965, ('0', '1'), '0', 'QQP.py'),
-    'MNLI-m.tsv': File(9796, NLI, 'entailment', 'MNLI.py'),         # MNLI and QNLI were balanced by their makers:
-    'MNLI-mm.tsv': File(9847, NLI, 'entailment', 'MNLI.py'),        # any label is as good
-    'QNLI.tsv': File(5463, ('entailment', 'not_entailment'), 'entailment', 'QNLI.py'),
-    'RTE.tsv': File(3000, ('entailment', 'not_entailment'), 'entailment', 'RTE.py'),
-    'WNLI.tsv': File(146, ('0', '1'), '0', 'WNLI.py'),
-    'AX.tsv': File(1104, NLI, 'entailment', 'MNLI.py'),             # has no training set; as MNLI
-}
+FILES = {name: File(task.files[test_file].rows, task.labels, task.majority, f'{task.script}.py')
+         for task in config.FOLDERS.values() for name, test_file in task.submission.items()}
 HEADER = 'index\tprediction'
 SHOWN = 3       # problems of a file that are spelled out
 
@@ -155,10 +144,10 @@ def main(argv=None):
 
 def run(args):
     if not args.folder.is_dir():
-        raise UserError(f'{args.folder}: no such folder. The nine scripts write their test predictions to results/; '
+        raise UserError(f'{args.folder}: no such folder. The scripts write their test predictions to results/; '
                         'name another folder as the first argument.')
     if not any(os.path.lexists(args.folder / name) for name in FILES):
-        raise UserError(f'{args.folder}: none of the eleven files is in this folder: {", ".join(FILES)}.')
+        raise UserError(f'{args.folder}: none of the {len(FILES)} files is in this folder: {", ".join(FILES)}.')
     contents, filled, wrong = collect(args.folder, args.allow_missing)
     if wrong:
         old = f' {args.output} is an older one.' if args.output.exists() else ''
