@@ -20,7 +20,7 @@ words = str.split
 
 def other(random, items, item):
     """One of `items` that is not this one."""
-    return random.choice([one for one in items if one != item])
+    return random.choice([choice for choice in items if choice != item])
 
 
 def sentence(text, end='.'):
@@ -41,17 +41,19 @@ def cola(random):
     label, kind = random.choice('01'), random.choice(['plain', 'perfect', 'infinitive', 'question'])
     fault = None if label == '1' else random.choice(['agreement', 'form', 'order', 'gap'])
     many, looks = random.random() < 0.5, random.sample(LOOKS, random.randint(0, 1))
-    who, verb, thing = random.choice(PEOPLE) + 's' * many, random.choice(VERBS), random.choice(THINGS)
+    who, verb, thing = random.choice(PEOPLE), random.choice(VERBS), random.choice(THINGS)
+    if many:
+        who += 's'
     subject, obj, past = ['the', *looks, who], [random.choice(['the', 'a']), thing], verb.removesuffix('e') + 'ed'
     third = many == (fault == 'agreement')      # whether the verb gets the form for he, she or it
-    helper, form = {'plain': ('', verb + 's' * third), 'perfect': ('has' if third else 'have', past),
+    helper, form = {'plain': ('', f'{verb}s' if third else verb), 'perfect': ('has' if third else 'have', past),
                     'infinitive': ('hopes to' if third else 'hope to', verb),
                     'question': ('does' if third else 'do', verb)}[kind]
     if fault == 'form':                 # "the girl to paint", "has paint", "hopes to painted", "does the girl painted"
         form = {'plain': f'to {verb}', 'perfect': verb}.get(kind, past)
     elif fault == 'order':              # "girl the", "the girl tall", "lamp the"
         part = random.choice([subject, obj])
-        part[-2:] = part[:-3:-1]
+        part[-2], part[-1] = part[-1], part[-2]
     elif fault == 'gap' and kind != 'perfect' and random.random() < 0.5:    # "has the lamp" would be right
         form = ''
     elif fault == 'gap':
@@ -224,8 +226,8 @@ def rte(random):
     name, town, trade = random.choice(NAMES), random.choice(TOWNS), random.choice(TRADES)
     (deed, past), label = random.choice(DEEDS), random.choice(['entailment', 'not_entailment'])
     denied = random.random() < 0.25
-    told = random.choice((NOT_DONE if denied else DONE) if label == 'entailment' else
-                         DONE if denied else NOT_DONE + OPEN)
+    follows, does_not = (NOT_DONE, DONE) if denied else (DONE, NOT_DONE + OPEN)
+    told = random.choice(follows if label == 'entailment' else does_not)
     day = random.choice(['last week', 'on Friday', 'in spring', 'in May'])
     claim = f'{name} did not {deed}' if denied else f'{name} {past}'
     return sentence(f'{name}, a {trade} from {town}, {told} {deed} {day}'), sentence(claim), label
@@ -244,7 +246,7 @@ PRONOUNS = [    # a sentence, what {a} and {b} can be, and what "it" is said to 
 def wnli(random):
     """The pronoun means the second noun three times out of four, so that there is something easy to learn as well."""
     text, *lists = random.choice(PRONOUNS)
-    a, b, if_a, if_b = (random.choice(words(one)) for one in lists)
+    a, b, if_a, if_b = (random.choice(words(items)) for items in lists)
     meant, claimed = random.choice('abbb'), random.choice('ab')
     r = if_a if meant == 'a' else if_b
     return (sentence(text.format(a=a, b=b, r=r), ''), sentence(f'the {a if claimed == "a" else b} was {r}'),
@@ -253,22 +255,16 @@ def wnli(random):
 
 # ---- Files ----------------------------------------------------------------------------------------------------------
 
-# A folder: what makes its rows, the names of what that gives, the columns of train and dev, and those of test.
-PAIRS = 'index,sentence1,sentence2'
-SIMILAR = 'index,genre,filename,year,old_index,source1,source2,sentence1,sentence2'
-INFERENCE = ('index,promptID,pairID,genre,sentence1_binary_parse,sentence2_binary_parse,'
-             'sentence1_parse,sentence2_parse,sentence1,sentence2')
-TASKS = {
-    'CoLA': (cola, 'sentence,label', 'source,label,mark,sentence', 'index,sentence'),
-    'SST-2': (sst2, 'sentence,label', 'sentence,label', 'index,sentence'),
-    'MRPC': (mrpc, '#1 String,#2 String,Quality', 'Quality,#1 ID,#2 ID,#1 String,#2 String',
-             'index,#1 ID,#2 ID,#1 String,#2 String'),
-    'STS-B': (stsb, 'sentence1,sentence2,score', f'{SIMILAR},score', SIMILAR),
-    'QQP': (qqp, 'question1,question2,is_duplicate', 'id,qid1,qid2,question1,question2,is_duplicate',
-            'id,question1,question2'),
-    'QNLI': (qnli, 'question,sentence,label', 'index,question,sentence,label', 'index,question,sentence'),
-    'RTE': (rte, 'sentence1,sentence2,label', f'{PAIRS},label', PAIRS),
-    'WNLI': (wnli, 'sentence1,sentence2,label', f'{PAIRS},label', PAIRS),
+# A script: what makes the task's rows, and the columns of what that gives. MNLI's files differ in genre: main().
+GENERATORS = {
+    'CoLA': (cola, ('sentence', 'label')),
+    'SST2': (sst2, ('sentence', 'label')),
+    'MRPC': (mrpc, ('#1 String', '#2 String', 'Quality')),
+    'STSB': (stsb, ('sentence1', 'sentence2', 'score')),
+    'QQP': (qqp, ('question1', 'question2', 'is_duplicate')),
+    'QNLI': (qnli, ('question', 'sentence', 'label')),
+    'RTE': (rte, ('sentence1', 'sentence2', 'label')),
+    'WNLI': (wnli, ('sentence1', 'sentence2', 'label')),
 }
 
 
@@ -286,31 +282,37 @@ def make_rows(name, make, *args, **sizes):
     return splits
 
 
-def write(path, names, columns, rows):
-    """Write these columns of the rows, whose values have `names`. Columns that no script reads hold a dash."""
-    lines = [] if path.parent.name == 'CoLA' and path.stem != 'test' else [columns.replace(',', '\t')]
+def write(folder, task, name, made, rows):
+    """Write one of a task's files with these rows, whose values are in the columns `made`. Columns that no script reads
+    hold a dash."""
+    columns, header = task.files[name].columns, task.files[name].header
+    lines = ['\t'.join(columns)] if header else []
     for i, row in enumerate(rows):
-        values = dict(zip(names.split(','), row, strict=True)) | {f'label{n}': row[-1] for n in range(1, 6)} | {
-            'index': i, 'id': i, 'mark': '' if row[-1] == '1' else '*'}
-        lines.append('\t'.join(str(values.get(column, '-')) for column in columns.split(',')))
+        label = row[-1]
+        values = {'index': i, 'id': i, 'mark': '' if label == '1' else '*'}
+        values |= {f'label{annotator}': label for annotator in range(1, 6)}
+        values |= zip(made, row, strict=True)
+        lines.append('\t'.join(str(values.get(column, '-')) for column in columns))
+    path = folder / task.folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(('\n'.join(lines) + '\n').encode())
 
 
 def main(folder):
     """Write all nine tasks and AX."""
-    for task, (make, names, labeled, unlabeled) in TASKS.items():
-        for split, rows in make_rows(task, make).items():
-            write(folder / task / f'{split}.tsv', names, unlabeled if split == 'test' else labeled, rows)
-    names, dev_labels = 'sentence1,sentence2,gold_label', 'label1,label2,label3,label4,label5,gold_label'
+    for script, (make, made) in GENERATORS.items():
+        task = config.TASKS[script]
+        for split, rows in make_rows(task.folder, make).items():
+            write(folder, task, f'{split}.tsv', made, rows)
+    task, made = config.TASKS['MNLI'], ('sentence1', 'sentence2', 'gold_label')
     for genre, match in (('travel', 'matched'), ('work', 'mismatched')):
         rows = make_rows(f'MNLI {genre}', mnli, [genre])
         if match == 'matched':
-            write(folder / 'MNLI/train.tsv', names, f'{INFERENCE},label1,gold_label', rows['train'])
-        write(folder / f'MNLI/dev_{match}.tsv', names, f'{INFERENCE},{dev_labels}', rows['dev'])
-        write(folder / f'MNLI/test_{match}.tsv', names, INFERENCE, rows['test'])
+            write(folder, task, 'train.tsv', made, rows['train'])
+        write(folder, task, f'dev_{match}.tsv', made, rows['dev'])
+        write(folder, task, f'test_{match}.tsv', made, rows['test'])
     rows = make_rows('AX', mnli, list(GENRES), train=0, dev=0, test=40)['test']
-    write(folder / 'diagnostic/diagnostic.tsv', names, PAIRS, rows)
+    write(folder, config.AX, 'diagnostic.tsv', made, rows)
 
 
 if __name__ == '__main__':

@@ -84,7 +84,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ('CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS'):
         monkeypatch.delenv(name, raising=False)
-    for task in leaderboard.TASKS:
+    for task in config.TASKS:
         (tmp_path / f'{task}.py').write_text(STUB)
     return tmp_path
 
@@ -267,4 +267,6 @@ def test_published_rows():
                                     'DistilBERT uncased'],
         'minilm': ['BERT-base cased, transformers']}
     assert leaderboard.nearest('electra-large')['ELECTRA-large, Google'][1]['STSB spearman'] == 92.6
-    assert {name.split()[0] for name in leaderboard.METRICS} == set(leaderboard.TASKS)
+    names = [f'{script} {metric}' for script, task in config.TASKS.items() for metric in task.metrics]
+    assert list(leaderboard.PUBLISHED[0][3]) == names
+    assert all(set(scores) <= set(names) for *_, scores in leaderboard.PUBLISHED)

@@ -1,6 +1,6 @@
 """Every task with several seeds, as many runs at a time as the machine holds, and one table of all of them.
 
-    uv run -m tools.leaderboard --model electra-small                   # nine tasks, seeds 1 to 5
+    uv run -m tools.leaderboard --model electra-small                   # all tasks, seeds 1 to 5
     uv run -m tools.leaderboard CoLA RTE --seeds 3 --first-seed 4 --epochs 5 --data-dir /data/glue
     uv run -m tools.leaderboard --demo --seeds 2                        # no data, no weights to fetch
 
@@ -37,33 +37,50 @@ from rich.live import Live
 from rich.table import Table
 
 import config
-from engine.files import UserError, metric_names, run_folder, status_of, write_file, write_json
+from engine.console import markdown_table, words_and_options
+from engine.files import (
+    UserError,
+    metric_names,
+    run_folder,
+    show,
+    show_value,
+    status_of,
+    write_file,
+    write_json,
+)
 
-# Millions of training tokens: examples times their mean length in tokens. The scripts, in GLUE's order.
-TASKS = {'CoLA': 0.10, 'SST2': 0.90, 'MRPC': 0.20, 'STSB': 0.16, 'QQP': 11.2, 'MNLI': 15.8, 'QNLI': 5.2, 'RTE': 0.17,
-         'WNLI': 0.02}
-
-# (what the model's name contains, title, source, percent on dev in the order of METRICS)
-METRICS = ['CoLA mcc', 'SST2 accuracy', 'MRPC f1', 'MRPC accuracy', 'STSB pearson', 'STSB spearman', 'QQP accuracy',
-           'QQP f1', 'MNLI accuracy_m', 'MNLI accuracy_mm', 'QNLI accuracy', 'RTE accuracy', 'WNLI accuracy']
 TRANSFORMERS = 'https://github.com/huggingface/transformers/tree/main/examples/pytorch/text-classification'
 DISTILBERT = 'https://github.com/huggingface/transformers/tree/v4.40.0/examples/research_projects/distillation'
 GOOGLE = 'https://github.com/google-research/electra#expected-results'
 LONEPATIENT = 'https://github.com/lonePatient/electra_pytorch#result'
+# What others have published, in percent on dev: (what the model's name contains, title, source, scores)
 PUBLISHED = [
     # One seed; 3 epochs, MRPC and WNLI 5.
-    ('bert-base', 'BERT-base cased, transformers', TRANSFORMERS,
-     '56.53 92.32 88.85 84.07 88.64 88.48 90.71 87.49 83.91 84.10 90.66 65.70 56.34'),
+    ('bert-base', 'BERT-base cased, transformers', TRANSFORMERS, {
+        'CoLA mcc': 56.53, 'SST2 accuracy': 92.32, 'MRPC f1': 88.85, 'MRPC accuracy': 84.07, 'STSB pearson': 88.64,
+        'STSB spearman': 88.48, 'QQP accuracy': 90.71, 'QQP f1': 87.49, 'MNLI accuracy_m': 83.91,
+        'MNLI accuracy_mm': 84.10, 'QNLI accuracy': 90.66, 'RTE accuracy': 65.70, 'WNLI accuracy': 56.34}),
     # Medians of 5 seeds (arXiv 1910.01108). Of MRPC, STS-B, QQP and MNLI it does not say which metric: left out.
-    ('bert-base', 'BERT-base uncased, DistilBERT', DISTILBERT, '56.3 92.7 - - - - - - - - 91.8 69.3 53.5'),
-    ('distilbert', 'DistilBERT uncased', DISTILBERT, '51.3 91.3 - - - - - - - - 89.2 59.9 56.3'),
+    ('bert-base', 'BERT-base uncased, DistilBERT', DISTILBERT, {
+        'CoLA mcc': 56.3, 'SST2 accuracy': 92.7, 'QNLI accuracy': 91.8, 'RTE accuracy': 69.3, 'WNLI accuracy': 53.5}),
+    ('distilbert', 'DistilBERT uncased', DISTILBERT, {
+        'CoLA mcc': 51.3, 'SST2 accuracy': 91.3, 'QNLI accuracy': 89.2, 'RTE accuracy': 59.9, 'WNLI accuracy': 56.3}),
     # Medians over many seeds.
-    ('electra-small', 'ELECTRA-small, Google', GOOGLE, '57.0 91.2 - 88.0 - 87.5 89.0 - 81.3 - 88.4 66.7 -'),
-    ('electra-base', 'ELECTRA-base, Google', GOOGLE, '67.7 95.1 - 89.5 - 91.2 91.5 - 88.8 - 93.2 82.7 -'),
-    ('electra-large', 'ELECTRA-large, Google', GOOGLE, '69.1 96.9 - 90.8 - 92.6 92.4 - 90.9 - 95.0 88.0 -'),
-    ('electra-small', 'ELECTRA-small, lonePatient', LONEPATIENT, '56.6 90.5 - - 87.6 - - - - - - - -'),
-    ('electra-base', 'ELECTRA-base, lonePatient', LONEPATIENT, '67.8 94.2 - - 91.1 - - - - - - - -'),
-    ('electra-large', 'ELECTRA-large, lonePatient', LONEPATIENT, '71.1 95.8 - - 92.4 - - - - - - - -'),
+    ('electra-small', 'ELECTRA-small, Google', GOOGLE, {
+        'CoLA mcc': 57.0, 'SST2 accuracy': 91.2, 'MRPC accuracy': 88.0, 'STSB spearman': 87.5, 'QQP accuracy': 89.0,
+        'MNLI accuracy_m': 81.3, 'QNLI accuracy': 88.4, 'RTE accuracy': 66.7}),
+    ('electra-base', 'ELECTRA-base, Google', GOOGLE, {
+        'CoLA mcc': 67.7, 'SST2 accuracy': 95.1, 'MRPC accuracy': 89.5, 'STSB spearman': 91.2, 'QQP accuracy': 91.5,
+        'MNLI accuracy_m': 88.8, 'QNLI accuracy': 93.2, 'RTE accuracy': 82.7}),
+    ('electra-large', 'ELECTRA-large, Google', GOOGLE, {
+        'CoLA mcc': 69.1, 'SST2 accuracy': 96.9, 'MRPC accuracy': 90.8, 'STSB spearman': 92.6, 'QQP accuracy': 92.4,
+        'MNLI accuracy_m': 90.9, 'QNLI accuracy': 95.0, 'RTE accuracy': 88.0}),
+    ('electra-small', 'ELECTRA-small, lonePatient', LONEPATIENT, {
+        'CoLA mcc': 56.6, 'SST2 accuracy': 90.5, 'STSB pearson': 87.6}),
+    ('electra-base', 'ELECTRA-base, lonePatient', LONEPATIENT, {
+        'CoLA mcc': 67.8, 'SST2 accuracy': 94.2, 'STSB pearson': 91.1}),
+    ('electra-large', 'ELECTRA-large, lonePatient', LONEPATIENT, {
+        'CoLA mcc': 71.1, 'SST2 accuracy': 95.8, 'STSB pearson': 92.4}),
 ]
 
 POLL = 0.5              # seconds between two looks at the runs
@@ -117,12 +134,12 @@ def find_gpus():
 
 def free_memory():
     """Bytes; no limit where the system does not say, as outside of Linux."""
-    found = [math.inf]
+    limits = [math.inf]
     with contextlib.suppress(OSError):
-        found.append(1024 * int(re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text())[1]))
+        limits.append(1024 * int(re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text())[1]))
     with contextlib.suppress(OSError, ValueError):      # a container's; ValueError: 'max'
-        found.append(int(Path('/sys/fs/cgroup/memory.max').read_text()))
-    return min(found)
+        limits.append(int(Path('/sys/fs/cgroup/memory.max').read_text()))
+    return min(limits)
 
 
 def make_slots(jobs, runs, devices='one'):
@@ -161,10 +178,10 @@ def look(run, say):
             run.settings = json.loads((run.folder / 'config.json').read_text())
             run.rows, run.best = metrics['epochs'], metrics['best']
     if len(run.rows) > known and path.stat().st_mtime > run.started:
-        say(f'{run}: epoch {len(run.rows)}/{run.settings["knobs"]["epochs"]}, {show(run.rows[-1])}')
+        say(f'{run}: epoch {len(run.rows)}/{run.settings["knobs"]["epochs"]}, {show_scores(run.rows[-1])}')
     if status == 0 and metrics['finished']:
         run.state = 'done'
-        say(f'{run}: done, epoch {run.best["epoch"]} is the best: {show(run.best)}')
+        say(f'{run}: done, epoch {run.best["epoch"]} is the best: {show_scores(run.best)}')
     elif status is not None:
         run.state = 'failed'
         why = f'killed by {signal.Signals(-status).name}' if status < 0 else f'exit status {status}'
@@ -230,17 +247,15 @@ def seconds(row):
     return row['train_seconds'] + row['dev_seconds']
 
 
-def percent(value):
-    return 'undefined' if value is None else f'{100 * value:.1f}'
-
-
-def show(row):
-    return ', '.join(f'{name} {percent(row[name])}' for name in metric_names(row))
+def show_scores(row):
+    """The metrics of an epoch, for people."""
+    return show(row, 1, ', ')
 
 
 def by_task(runs):
     """{task: its runs}, both in order."""
-    return {task: some for task in TASKS if (some := [run for run in runs if run.task == task])}
+    tasks = {task: [run for run in runs if run.task == task] for task in config.TASKS}
+    return {task: some for task, some in tasks.items() if some}
 
 
 def time_left(some, runs, jobs):
@@ -249,22 +264,31 @@ def time_left(some, runs, jobs):
     known = {run: run.settings['knobs']['epochs'] * statistics.mean(map(seconds, run.rows)) for run in runs if run.rows}
     if not known:
         return '?'
-    pace, left = statistics.mean(length / TASKS[run.task] for run, length in known.items()), [0]
+    pace = statistics.mean(duration / config.TASKS[run.task].million_tokens for run, duration in known.items())
+    left = [0]
     for run in some:
-        if run.state in ('waiting', 'running'):
-            same = [known[other] for other in known if other.task == run.task]
-            length = known.get(run) or (statistics.mean(same) if same else pace * TASKS[run.task])
-            left.append(max(0, length - (time.time() - run.started if run.process else 0)))
+        if run.state not in ('waiting', 'running'):
+            continue
+        same_task = [known[other] for other in known if other.task == run.task]
+        if run in known:
+            duration = known[run]
+        elif same_task:
+            duration = statistics.mean(same_task)
+        else:
+            duration = pace * config.TASKS[run.task].million_tokens
+        passed = time.time() - run.started if run.process else 0
+        left.append(max(0, duration - passed))
     return str(datetime.timedelta(seconds=round(max(sum(left) / jobs, *left))))
 
 
 def table(runs, jobs):
     """The state of all runs: a row a task, a column a seed."""
     def cell(run):
+        if run.state == 'done':
+            return f'[green]done {show_value(run.best["score"], 1)}'
         if run.state == 'running' and run.rows:
-            return f'{len(run.rows)}/{run.settings["knobs"]["epochs"]} {percent(run.rows[-1]["score"])}'
-        return {'waiting': '[dim]waiting', 'running': 'started', 'failed': '[red]failed'}.get(run.state) \
-            or f'[green]done {percent(run.best["score"])}'
+            return f'{len(run.rows)}/{run.settings["knobs"]["epochs"]} {show_value(run.rows[-1]["score"], 1)}'
+        return {'waiting': '[dim]waiting', 'running': 'started', 'failed': '[red]failed'}[run.state]
 
     states = [run.state for run in runs]
     count = ', '.join(f'{states.count(state)} {state}' for state in ('done', 'failed', 'running', 'waiting'))
@@ -286,13 +310,19 @@ def summarize(runs):
 
     A metric that is not defined counts as lower than any other, as in training; a result without a number is None.
     """
+    def percent(value):
+        return -math.inf if value is None else 100 * value
+
+    def number(value):
+        return value if math.isfinite(value) else None
+
     def statistics_of(name):
-        best, last = ([-math.inf if row[name] is None else 100 * row[name] for row in rows]
-                      for rows in ([run.best for run in runs], [run.rows[-1] for run in runs]))
-        found = {'median': statistics.median(best), 'max': max(best), 'last_median': statistics.median(last),
-                 'std': statistics.stdev(best) if len(best) > 1 and all(map(math.isfinite, best)) else None}
-        return {key: value if value is not None and math.isfinite(value) else None for key, value in found.items()} | {
-            'values': [value if math.isfinite(value) else None for value in best]}
+        best = [percent(run.best[name]) for run in runs]
+        last = [percent(run.rows[-1][name]) for run in runs]
+        several = len(best) > 1 and all(map(math.isfinite, best))
+        return {'median': number(statistics.median(best)), 'max': number(max(best)),
+                'last_median': number(statistics.median(last)), 'std': statistics.stdev(best) if several else None,
+                'values': [number(value) for value in best]}
 
     return {'seeds': [run.seed for run in runs], 'best_seed': best_run(runs).seed,
             'minutes': statistics.median(sum(map(seconds, run.rows)) for run in runs) / 60,
@@ -305,24 +335,26 @@ def nearest(model):
     DistilBERT's name contains its teacher's, which is shown beside it.
     """
     name = model.lower().replace('_', '-')
-    return {title: (source, {metric: float(value) for metric, value in zip(METRICS, values.split(), strict=True)
-                             if value != '-'})
-            for key, title, source, values in [row for row in PUBLISHED if row[0] in name] or PUBLISHED[:1]}
+    rows = [row for row in PUBLISHED if row[0] in name] or PUBLISHED[:1]
+    return {title: (source, scores) for _, title, source, scores in rows}
 
 
 def markdown(summary, published):
-    head = ['task', 'metric', 'median', 'max', 'std', 'last epoch, median', 'seeds', 'minutes a run', *published]
-    rows = [head, ['---'] * len(head)]
-    for task, one in summary.items():
-        for name, found in one['metrics'].items():
-            first = name == next(iter(one['metrics']))
-            shown = {key: 'undefined' if found[key] is None else f'{found[key]:.1f}'
-                     for key in ('median', 'max', 'last_median')}
-            rows.append([task if first else '', name, f'**{shown["median"]}**', shown['max'],
-                         '' if found['std'] is None else f'{found["std"]:.1f}', shown['last_median'],
-                         str(len(one['seeds'])) if first else '', f'{one["minutes"]:.1f}' if first else '',
-                         *(str(scores.get(f'{task} {name}', '')) for _, scores in published.values())])
-    return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
+    """The table of all tasks: a row a metric, a task's name and its runs in the first of its rows."""
+    def number(percent):
+        return 'undefined' if percent is None else f'{percent:.1f}'
+
+    rows = []
+    for task, of_task in summary.items():
+        about = [task, len(of_task['seeds']), f'{of_task["minutes"]:.1f}']
+        for name, figures in of_task['metrics'].items():
+            deviation = '' if figures['std'] is None else number(figures['std'])
+            others = [scores.get(f'{task} {name}', '') for _, scores in published.values()]
+            rows.append([about[0], name, f'**{number(figures["median"])}**', number(figures['max']), deviation,
+                         number(figures['last_median']), *about[1:], *others])
+            about = ['', '', '']
+    return markdown_table(['task', 'metric', 'median', 'max', 'std', 'last epoch, median', 'seeds', 'minutes a run',
+                           *published], rows)
 
 
 def plot(title, summary, published):
@@ -334,15 +366,16 @@ def plot(title, summary, published):
     figure, panels = pyplot.subplots(rows, columns, figsize=(max(2.6 * columns, 7), 3.1 * rows + 1), squeeze=False)
     for panel in panels.flat[len(summary):]:
         panel.axis('off')
-    for panel, (task, one) in zip(panels.flat, summary.items(), strict=False):
-        for x, (name, found) in enumerate(one['metrics'].items()):
-            for i, value in enumerate(found['values']):     # side by side, so that none hides another
-                panel.plot(x + 0.4 * ((i + 0.5) / len(found['values']) - 0.5), [value], 'C0.', label='a seed')
-            panel.plot([x - 0.3, x + 0.3], [found['median']] * 2, 'C0', label='median')
+    for panel, (task, of_task) in zip(panels.flat, summary.items(), strict=False):
+        metrics = of_task['metrics']
+        for x, (name, figures) in enumerate(metrics.items()):
+            for i, value in enumerate(figures['values']):     # side by side, so that none hides another
+                panel.plot(x + 0.4 * ((i + 0.5) / len(figures['values']) - 0.5), [value], 'C0.', label='a seed')
+            panel.plot([x - 0.3, x + 0.3], [figures['median']] * 2, 'C0', label='median')
             for i, (other, (_, scores)) in enumerate(published.items()):
                 panel.plot(x, [scores.get(f'{task} {name}')], f'C{i + 1}{"Dsv"[i]}', fillstyle='none', label=other)
-        panel.set_xticks(range(len(one['metrics'])), [name.replace('_', '\n') for name in one['metrics']])
-        panel.set(title=task, xlim=(-0.6, len(one['metrics']) - 0.4))
+        panel.set_xticks(range(len(metrics)), [name.replace('_', '\n') for name in metrics])
+        panel.set(title=task, xlim=(-0.6, len(metrics) - 0.4))
         panel.margins(y=0.15)
         panel.grid(axis='y', alpha=0.3)
     labels = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))
@@ -356,14 +389,18 @@ def plot(title, summary, published):
     return png.getvalue()
 
 
+def machine(settings):
+    return f'{"GPU" if "GPU" in settings["device"] else "CPU"}, {settings["cores"]} cores'
+
+
 def report(knobs, options, runs):
     """Write the table, the numbers and the figure, and the best runs' test predictions; print what they are."""
     model = Path(knobs.model).resolve().name
     summary = {task: summarize(some) for task, some in by_task(runs).items()}
     published = {} if knobs.demo else nearest(model)        # they are other data's
-    machines = ' and '.join(sorted({f'{"GPU" if "GPU" in run.settings["device"] else "CPU"}, '
-                                    f'{run.settings["cores"]} cores' for run in runs}))
-    notes = ['Demo: made-up data. These scores mean nothing.'] * knobs.demo + [
+    machines = ' and '.join(sorted({machine(run.settings) for run in runs}))
+    notes = ['Demo: made-up data. These scores mean nothing.'] if knobs.demo else []
+    notes += [
         'GLUE, dev. Best epoch of each run, chosen by the metric (the mean where there are two). Minutes: training and '
         f'scoring dev ({machines}).', f'Options: {" ".join(options)}',
         *(f'{title}: published, {source}' for title, (source, _) in published.items())]
@@ -376,11 +413,12 @@ def report(knobs, options, runs):
     write_file(Path(f'{path}.png'), plot(f'{model}, demo' if knobs.demo else model, summary, published))
     Path(knobs.results_dir).mkdir(parents=True, exist_ok=True)
     said = [f'\n{text}\n{path}.md, .json and .png']
-    for best, some in ((best_run(some), some) for some in by_task(runs).values()):
+    for some in by_task(runs).values():
+        best = best_run(some)
         for source in sorted(set(best.folder.glob('*.tsv')) - {best.folder / 'dev_predictions.tsv'}):
             write_file(Path(knobs.results_dir) / source.name, source.read_bytes())
             said.append(f'{Path(knobs.results_dir) / source.name}: of seed {best.seed}, on dev the best of '
-                        f'{len(some)}: {show(best.best)}')
+                        f'{len(some)}: {show_scores(best.best)}')
     print('\n'.join(said))
 
 
@@ -389,7 +427,9 @@ def report(knobs, options, runs):
 
 def as_option(name, value):
     name = name.replace('_', '-')
-    return f'--{"" if value else "no-"}{name}' if isinstance(value, bool) else f'--{name}={value}'
+    if isinstance(value, bool):
+        return f'--{name}' if value else f'--no-{name}'
+    return f'--{name}={value}'
 
 
 def main(argv=None):
@@ -398,10 +438,10 @@ def main(argv=None):
 
 
 def run(argv):
-    names = list(itertools.takewhile(lambda word: not word.startswith('-'), argv))
-    given = config.parse_args(Options('tools/leaderboard'), __doc__, argv[len(names):])
-    if unknown := [name for name in names if name not in TASKS]:
-        raise UserError(f'no task {unknown[0]}; there are {", ".join(TASKS)}.')
+    names, rest = words_and_options(argv)
+    given = config.parse_args(Options('tools/leaderboard'), __doc__, rest)
+    if unknown := [name for name in names if name not in config.TASKS]:
+        raise UserError(f'no task {unknown[0]}; there are {", ".join(config.TASKS)}.')
     if 'seed' in given:
         raise UserError('not --seed, but --seeds (how many) and --first-seed (from where).')
     if 'fresh' in given:
@@ -409,20 +449,24 @@ def run(argv):
     knobs = Options('', **given)
     options = [as_option(name, value) for name, value in given.items()
                if name in config.Knobs.__dataclass_fields__ and name != 'results_dir']
+    tasks = sorted(names or config.TASKS, key=lambda task: config.TASKS[task].million_tokens, reverse=True)
     runs = [Run(task, seed, run_folder(dataclasses.replace(knobs, task=task, seed=seed)))
-            for task in sorted(TASKS, key=TASKS.get, reverse=True) if not names or task in names
+            for task in dict.fromkeys(tasks)
             for seed in range(knobs.first_seed, knobs.first_seed + knobs.seeds)]
     slots = make_slots(knobs.jobs, len(runs), knobs.devices)
     gpus = [slot['CUDA_VISIBLE_DEVICES'] for slot in slots if 'CUDA_VISIBLE_DEVICES' in slot]
-    print(f'{len(runs)} runs, {len(slots)} at a time, on ' + (f'GPU {", ".join(gpus)}' if gpus else 'the CPU'))
+    place = f'GPU {", ".join(gpus)}' if gpus else 'the CPU'
+    print(f'{len(runs)} runs, {len(slots)} at a time, on {place}')
     interrupted = work(runs, slots, options)
-    done = [one for one in runs if one.state == 'done']
+    done = [run for run in runs if run.state == 'done']
     if interrupted:
-        print(f'Interrupted: {len(done)} of {len(runs)} runs are done. To go on, start the same command again'
-              f'{" without --fresh" * knobs.fresh}.', file=sys.stderr)
+        how = ' without --fresh' if knobs.fresh else ''
+        print(f'Interrupted: {len(done)} of {len(runs)} runs are done. To go on, start the same command again{how}.',
+              file=sys.stderr)
         return 128 + interrupted
-    for one in (one for one in runs if one.state == 'failed'):
-        print(f'error: {one} failed: {one.log}', file=sys.stderr)
+    for run in runs:
+        if run.state == 'failed':
+            print(f'error: {run} failed: {run.log}', file=sys.stderr)
     if done:
         report(knobs, options, done)
     return 1 if len(done) < len(runs) else 0
