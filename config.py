@@ -312,7 +312,7 @@ TASKS = {task.script: task for task in (       # in GLUE's order
         'test.tsv': File(390965, ('id', 'question1', 'question2')),
     }, (
         Download(f'{GLUE_URL}/QQP-clean.zip'),
-    ), {'QQP.tsv': 'test.tsv'}, labels=('0', '1'), majority='0', metrics=('accuracy', 'f1'), million_tokens=11.2),
+    ), {'QQP.tsv': 'test.tsv'}, labels=('0', '1'), majority='0', metrics=('f1', 'accuracy'), million_tokens=11.2),
 
     Task('MNLI', 'MNLI', {
         'train.tsv': File(392702, (*INFERENCE, 'label1', 'gold_label')),

@@ -16,9 +16,7 @@ fails, 2 for bad input.
 """
 
 import argparse
-import contextlib
 import importlib
-import io
 import json
 import shutil
 import subprocess
@@ -36,10 +34,12 @@ import MRPC
 import STSB
 from checks import reference
 from checks.google_tokenization import GoogleTokenizer
-from engine.checkpoints import FAMILIES, check_config, encoder_shapes, hugging_face_name, load_tokenizer, open_model
-from engine.files import UserError, read_json, status_of, write_file
+from checks.peer import peer_folders
+from checks.random_model import random_model
+from engine.checkpoints import hugging_face_name, load_tokenizer, open_model
+from engine.console import markdown_table
+from engine.files import UserError, status_of, write_file
 from snippets import Example, build_encoder, keras, named_weights, predict, tf, token_ids
-from tools.convert import convert, save_checkpoint
 from tools.runs import exact_products
 
 EXACT, RATE, FORWARD, BACKWARD, CHANGE = 0.0, 1e-7, 1e-5, 1e-4, 1e-3
@@ -173,14 +173,11 @@ class Peer:
 
     def __init__(self, python, setup, folder):
         self.setup, self.folder = setup, folder
-        checkpoint, source = setup.checkpoint, setup.checkpoint.folder
-        if checkpoint.layout == 'Google' or checkpoint.task:
-            source = folder / 'converted'
-            with contextlib.redirect_stdout(io.StringIO()):     # what is mapped to what
-                convert(setup.model, source, setup.model_dir)
+        checkpoint = setup.checkpoint
+        source, _ = peer_folders(setup.model, setup.model_dir, folder)
         texts = sorted({text for example in setup.examples for text in (example.text_a, example.text_b)})
         (folder / 'request.json').write_text(json.dumps({
-            'texts': texts, 'folder': str(source.resolve()), 'pooling': checkpoint.pooling, 'batches': BATCHES,
+            'texts': texts, 'folder': str(source), 'pooling': checkpoint.pooling, 'batches': BATCHES,
             'runs': setup.runs,
             'names': {name: hugging_face_name(name, checkpoint.family).split('.', 1)[1] for name in setup.names},
             'tasks': {task: scale for task, (_, scale) in SCRIPTS.items()}}))
@@ -191,11 +188,6 @@ class Peer:
                 arrays |= {f'{task}/{i}/{what}': value for what, value in zip(
                     ('ids', 'segments', 'labels'), batch, strict=True)}
         np.savez(folder / 'request.npz', **arrays)
-        (folder / 'tokenizer').mkdir()      # transformers' own, from the vocabulary alone
-        shutil.copyfile(checkpoint.folder / 'vocab.txt', folder / 'tokenizer' / 'vocab.txt')
-        for name, content in {'config.json': {'model_type': 'bert'}, 'tokenizer_config.json': {
-                'tokenizer_class': 'BertTokenizer', 'do_lower_case': setup.tokenizer[0].normalizer.lowercase}}.items():
-            (folder / 'tokenizer' / name).write_text(json.dumps(content))
         program = Path(__file__).with_name('align_peer.py')
         done = subprocess.run([python, program, folder], capture_output=True, text=True)
         if done.returncode:
@@ -249,10 +241,10 @@ def compare_variables(what, ours, theirs, threshold):
     if set(ours) != set(theirs):
         raise UserError(f'{what}: only one of the two has {", ".join(sorted(set(ours) ^ set(theirs)))}.')
     sizes = {name: theirs[name.replace('/key/', '/query/') if name.endswith('/key/bias') else name] for name in theirs}
-    found = {name: relative(ours[name], theirs[name], sizes[name]) for name in theirs}
-    worst = max(found, key=lambda name: np.nan_to_num(found[name], nan=np.inf))
-    return Row(f'{what} of {len(found)} variables; worst {worst}', f'{np.abs(ours[worst]).max():.7g}',
-               f'{np.abs(theirs[worst]).max():.7g}', found[worst], threshold)
+    differences = {name: relative(ours[name], theirs[name], sizes[name]) for name in theirs}
+    worst = max(differences, key=lambda name: np.nan_to_num(differences[name], nan=np.inf))
+    return Row(f'{what} of {len(differences)} variables; worst {worst}', f'{np.abs(ours[worst]).max():.7g}',
+               f'{np.abs(theirs[worst]).max():.7g}', differences[worst], threshold)
 
 
 def compare_changes(what, ours, theirs, start, threshold):
@@ -293,7 +285,7 @@ def align(setup, python):
             (weights, rates), (theirs, their_rates) = setup.train(run), other.train(run)
             if steps == STEPS:
                 yield compare(f"learning rate of {STEPS} steps, {name}'s recipe", rates, their_rates, RATE)
-            which = f"{steps} step{'s' * (steps > 1)}, {name}'s recipe"
+            which = f"{steps} {'step' if steps == 1 else 'steps'}, {name}'s recipe"
             yield compare_variables(f'weights after {which},', weights, theirs, BACKWARD)
             yield compare_changes(f'change of all weights after {which}', weights, theirs, start, CHANGE)
     yield from compare_precision(setup)
@@ -330,74 +322,34 @@ def compare_precision(setup):
 
 
 def compare_metrics():
-    """The nine scripts' scores of random answers against scikit-learn and SciPy on the same."""
+    """The scripts' scores of random answers against scikit-learn and SciPy on the same."""
     random = np.random.default_rng(0)
     ours, theirs = [], []
-    for name in ('CoLA', 'SST2', 'MRPC', 'STSB', 'QQP', 'MNLI', 'QNLI', 'RTE', 'WNLI'):
+    for name, task in config.TASKS.items():
         script = importlib.import_module(name)
         units = len(script.knobs.labels) or 1
         logits = random.standard_normal((1000, units)).astype(np.float32)
         labels = random.integers(0, units, 1000) if units > 1 else logits[:, 0] + random.standard_normal(1000)
         files = np.repeat(['dev_matched.tsv', 'dev_mismatched.tsv'], 500)
-        found = script.score(logits, [Example(file, i, i, '', None, label) for i, (file, label) in enumerate(
-            zip(files, labels, strict=True))])
-        ours += found.values()
-        theirs += [METRICS[metric](labels, logits) for metric in found]
-    return compare(f'{len(ours)} metrics of nine tasks, against scikit-learn and SciPy', ours, theirs, EXACT)
-
-
-# ---- Random models --------------------------------------------------------------------------------------------------
-
-
-def random_model(path, folder, seed=0):
-    """A Google checkpoint in `folder` with random values for the sizes in a json configuration: kernels and embeddings
-    as the authors begin with (initializer_range), biases and LayerNorm with a deviation of 0.1, so that they count.
-
-    Its variables are those of variables.txt beside the configuration (lines: name type shape), else the family's own;
-    the vocabulary is made of letters.
-    """
-    path = Path(path)
-    settings = read_json(path)
-    listed = path.with_name('variables.txt')
-    letters = 'abcdefghijklmnopqrstuvwxyz0123456789'
-    words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *letters, *'.,?!\'"-', *(f'##{c}' for c in letters)]
-    if not isinstance(settings.get('vocab_size'), int) or settings['vocab_size'] < len(words):
-        raise UserError(f'{path}: vocab_size is {settings.get("vocab_size")!r}, not a number from {len(words)} on.')
-    if listed.is_file():
-        lines = [line.split(' ', 2) for line in listed.read_text().splitlines() if line]
-        shapes = {name: (kind, tuple(json.loads(shape))) for name, kind, shape in lines}
-    else:
-        family = settings.get('model_type') or ('electra' if 'generator_size' in settings else 'bert')
-        if family not in FAMILIES:
-            raise UserError(f'{path}: model_type {family!r} is none of {", ".join(FAMILIES)}.')
-        sizes = check_config(path, settings, family, 'Google')
-        shapes = {name: ('float32', shape) for name, shape in encoder_shapes(family, sizes).items()}
-    random = np.random.default_rng(seed)
-
-    def value(name, kind, shape):
-        if kind != 'float32':
-            return np.zeros(shape, kind)
-        scale = 0.1 if name.endswith(('gamma', 'beta', 'bias')) else settings.get('initializer_range', 0.02)
-        return (random.standard_normal(shape) * scale + name.endswith('gamma')).astype(np.float32)
-
-    folder.mkdir(parents=True)
-    save_checkpoint(folder / 'random_model.ckpt', {name: value(name, *rest) for name, rest in shapes.items()})
-    words += [f'[unused{i}]' for i in range(settings['vocab_size'] - len(words))]
-    write_file(folder / 'vocab.txt', '\n'.join(words) + '\n')
-    write_file(folder / 'bert_config.json', json.dumps(settings))
-    return folder
+        examples = [Example(file, i, i, '', None, label) for i, (file, label) in enumerate(
+            zip(files, labels, strict=True))]
+        ours += script.score(logits, examples).values()
+        theirs += [METRICS[metric](labels, logits) for metric in task.metrics]
+    what = f'{len(ours)} metrics of {len(config.TASKS)} tasks, against scikit-learn and SciPy'
+    return compare(what, ours, theirs, EXACT)
 
 
 # ---- The command line -----------------------------------------------------------------------------------------------
 
 
 def table(rows):
-    lines = ['| what | ours | reference | largest difference | threshold | |', '| --- | --- | --- | --- | --- | --- |']
+    cells = []
     for row in rows:
-        threshold, word = ('', 'reported') if row.threshold is None else (
-            f'{row.threshold:g}', 'pass' if row.passed else '**FAIL**')
-        lines.append(f'| {row.what} | {row.ours} | {row.reference} | {row.difference:.1e} | {threshold} | {word} |')
-    return '\n'.join(lines)
+        threshold, verdict = '', 'reported'
+        if row.threshold is not None:
+            threshold, verdict = f'{row.threshold:g}', 'pass' if row.passed else '**FAIL**'
+        cells.append([row.what, row.ours, row.reference, f'{row.difference:.1e}', threshold, verdict])
+    return markdown_table(['what', 'ours', 'reference', 'largest difference', 'threshold', ''], cells)
 
 
 def main(argv=None):
@@ -423,9 +375,11 @@ def run(args):
     if args.markdown and not args.markdown.absolute().parent.is_dir():
         raise UserError(f'--markdown {args.markdown}: its folder does not exist.')
     with tempfile.TemporaryDirectory() as folder:
-        model = random_model(args.random, Path(folder) / 'random') if args.random else args.model or 'minilm'
+        model = args.model or 'minilm'
+        if args.random:
+            model = random_model(args.random, Path(folder) / 'random')
         name, *rows = align(Setup(model, args.model_dir, args.data_dir), args.reference)
-    text = f'Against {name}:\n\n{table(rows)}\n'
+    text = f'Against {name}:\n\n{table(rows)}'
     print(f'\n{text}', end='')
     if args.markdown:
         write_file(args.markdown, text)

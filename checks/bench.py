@@ -1,6 +1,6 @@
 """Measure speed and memory of tokenization, training and evaluation, alone or beside transformers on the same machine.
 
-    uv run -m checks.bench                                           # minilm on the nine tasks in datasets/
+    uv run -m checks.bench                                           # minilm on all tasks in datasets/
     uv run -m checks.bench CoLA RTE --model bert-base-uncased --precision bfloat16
     uv run -m checks.bench CoLA --peer PYTHON                        # an interpreter with torch and transformers
     uv run -m checks.bench --length 32,64,128 --random bert_config.json      # random weights of these sizes
@@ -42,9 +42,9 @@ from pathlib import Path
 
 import config  # and nothing that imports TensorFlow: this process only waits
 from config import knob
+from engine.console import markdown_table, words_and_options
 from engine.files import UserError, status_of, write_file, write_json
 
-FOLDERS = {folder.replace('-', ''): folder for folder in config.DOWNLOADS if folder != 'diagnostic'}    # of the tasks
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 PADS = ('longest', 'max')
 
@@ -116,23 +116,26 @@ def measure(options, knobs, work, results):
             results.append({'name': 'preparation', 'precision': '', 'repeat': 0, 'who': 'ours'} | ready)
             print(f'preparation failed: {ready["failed"]}')
             return
-        for one, precision in itertools.product(work, options.precision):
-            for repeat in range(options.repeats):
-                for who in ('ours', *(pad for pad in options.peer_pad if not one['length'] or pad == 'longest')):
-                    if who == 'ours':
-                        answer = ours(common | one | {'knobs': knobs | {
-                            'model': ready['model'], 'precision': precision}}, folder)
-                    else:       # padded to 128, all steps cost the same, and so fewer do
-                        fewer = {name: -(-count // 4) for name, count in common.items()} if who == 'max' else common
-                        answer = peer(options.peer, fewer | {'file': ready['peer'][one['name']], 'pad': who,
-                                                             'precision': precision, 'repeat': repeat}, folder)
-                    results.append({'name': one['name'], 'precision': precision, 'repeat': repeat, 'who': who} | answer)
-                    print(line(results[-1], options.repeats), flush=True)
+        for item, precision, repeat in itertools.product(work, options.precision, range(options.repeats)):
+            for who in ('ours', *options.peer_pad):
+                if item['length'] and who == 'max':
+                    continue
+                if who == 'ours':
+                    settings = knobs | {'model': ready['model'], 'precision': precision}
+                    answer = ours(common | item | {'knobs': settings}, folder)
+                else:
+                    size = common
+                    if who == 'max':        # padded to 128, all steps cost the same, and so fewer do
+                        size = {name: -(-count // 4) for name, count in common.items()}
+                    answer = peer(options.peer, size | {'file': ready['peer'][item['name']], 'pad': who,
+                                                        'precision': precision, 'repeat': repeat}, folder)
+                results.append({'name': item['name'], 'precision': precision, 'repeat': repeat, 'who': who} | answer)
+                print(line(results[-1], options.repeats), flush=True)
 
 
 def line(row, repeats):
-    start = f'{row["name"]} {row["precision"]} {row["repeat"] + 1}/{repeats} ' + (
-        'ours' if row['who'] == 'ours' else f'peer {row["who"]}')
+    who = 'ours' if row['who'] == 'ours' else f'peer {row["who"]}'
+    start = f'{row["name"]} {row["precision"]} {row["repeat"] + 1}/{repeats} {who}'
     if 'failed' in row:
         return f'{start}: failed, {row["failed"]}'
     used = f'utilisation {100 * row["utilisation"]:.0f} %, ' if 'utilisation' in row else ''
@@ -155,24 +158,27 @@ def peak(row):
 
 def median(results, figure, **where):
     """The median of a figure (a name or a function of a row) over the repeats; None where there is none."""
-    get = figure if callable(figure) else lambda row: row[figure]
-    found = [get(row) for row in results if 'failed' not in row and all(row[k] == v for k, v in where.items())]
-    return statistics.median(found) if found and None not in found else None
+    rows = [row for row in results
+            if 'failed' not in row and all(row[name] == value for name, value in where.items())]
+    values = [figure(row) if callable(figure) else row[figure] for row in rows]
+    return statistics.median(values) if values and None not in values else None
 
 
 def ratio(results, figure, pad, **where):
     """Ours over the peer's: the median of the ratios within each alternation."""
-    found = []
+    ratios = []
     for repeat in sorted({row['repeat'] for row in results}):
-        pair = [median(results, figure, who=who, repeat=repeat, **where) for who in ('ours', pad)]
-        if None not in pair:
-            found.append(pair[0] / pair[1])
-    return statistics.median(found) if found else None
+        own, other = (median(results, figure, who=who, repeat=repeat, **where) for who in ('ours', pad))
+        if None not in (own, other):
+            ratios.append(own / other)
+    return statistics.median(ratios) if ratios else None
 
 
 def number(value):
     """Three digits, or all that stand before the point."""
-    return '' if value is None else f'{value:,.0f}' if abs(value) >= 100 else f'{value:.3g}'
+    if value is None:
+        return ''
+    return f'{value:,.0f}' if abs(value) >= 100 else f'{value:.3g}'
 
 
 def share(value):
@@ -202,20 +208,22 @@ def tables(results):
     pads = [pad for pad in PADS if any(row['who'] == pad for row in results)]
     texts = []
     for columns in (TRAINING, OTHER):
-        rows = [['task', 'precision', *(heading for heading, _, _ in columns)]]
+        rows = []
         for name, precision in groups:
             where = {'name': name, 'precision': precision, 'who': 'ours'}
             rows.append([name, precision, *(show(median(results, figure, **where)) for _, figure, show in columns)])
-        texts.append(markdown(rows))
+        texts.append(markdown_table(['task', 'precision', *(heading for heading, _, _ in columns)], rows))
     if pads:
-        rows = [['task', 'precision', '', 'ours', *(x for pad in pads for x in (f'peer, {pad}', 'ratio'))]]
+        head, rows = ['task', 'precision', '', 'ours'], []
+        for pad in pads:
+            head += [f'peer, {pad}', 'ratio']
         for (name, precision), (heading, figure) in itertools.product(groups, BOTH):
             where = {'name': name, 'precision': precision}
             rows.append([name, precision, heading, number(median(results, figure, who='ours', **where))])
             for pad in pads:
                 rows[-1] += [number(median(results, figure, who=pad, **where)),
                              number(ratio(results, figure, pad, **where))]
-        texts.append(markdown(rows))
+        texts.append(markdown_table(head, rows))
     doubtful = [row for row in results if warning(row)]
     if doubtful:
         most = max(row['others'] for row in doubtful)
@@ -224,23 +232,18 @@ def tables(results):
     return '\n'.join(texts)
 
 
-def markdown(rows):
-    lines = [f'| {" | ".join(row)} |' for row in rows]
-    return '\n'.join([lines[0], '|' + ' --- |' * len(rows[0]), *lines[1:]]) + '\n'
-
-
 def describe(results, command):
     """Where and with what this was measured."""
-    found = {'command': command, 'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}
+    about = {'command': command, 'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()), 'versions': {}}
     for row in results:
-        found |= {key: row[key] for key in ('device', 'cores') if key in row}
-        found['versions'] = row.get('versions', {}) | found.get('versions', {})
+        about |= {key: row[key] for key in ('device', 'cores') if key in row}
+        about['versions'] = row.get('versions', {}) | about['versions']
     git = ['git', '-C', str(config.ROOT)]
     with_git = shutil.which('git') and (config.ROOT / '.git').exists()
     if with_git and (commit := subprocess.run([*git, 'rev-parse', 'HEAD'], capture_output=True, text=True)).stdout:
         changed = subprocess.run([*git, 'status', '--porcelain', '-uno'], capture_output=True, text=True).stdout
-        found['commit'] = commit.stdout.strip() + ', changed' * bool(changed)
-    return found
+        about['commit'] = commit.stdout.strip() + (', changed' if changed else '')
+    return about
 
 
 # ---- The command line -----------------------------------------------------------------------------------------------
@@ -248,9 +251,9 @@ def describe(results, command):
 
 def settle(arguments):
     """The tool's own options, the knobs of the command line, and the work: [{'name', 'script', 'length'}]."""
-    tasks = list(itertools.takewhile(lambda one: not one.startswith('-'), arguments))
+    tasks, rest = words_and_options(arguments)
     defaults = Options('checks/bench')
-    given = config.parse_args(defaults, __doc__, arguments[len(tasks):])
+    given = config.parse_args(defaults, __doc__, rest)
     own = {field.name for field in dataclasses.fields(Options)} - {
         field.name for field in dataclasses.fields(config.Knobs)} | {'precision'}
     options = dataclasses.replace(defaults, task='checks/bench', **{k: v for k, v in given.items() if k in own})
@@ -258,10 +261,10 @@ def settle(arguments):
 
     names = [task.replace('-', '') for task in tasks]
     for task, name in zip(tasks, names, strict=True):
-        if name not in FOLDERS:
-            close = difflib.get_close_matches(name, FOLDERS, 1)
-            raise UserError(f'{task}: none of the tasks {", ".join(FOLDERS)}.' + (
-                f' Did you mean {close[0]}?' if close else ''))
+        if name not in config.TASKS:
+            close = difflib.get_close_matches(name, config.TASKS, 1)
+            hint = f' Did you mean {close[0]}?' if close else ''
+            raise UserError(f'{task}: none of the tasks {", ".join(config.TASKS)}.{hint}')
     for name, choices in (('precision', PRECISIONS), ('peer_pad', PADS)):
         chosen = list(dict.fromkeys(getattr(options, name).split(',')))
         if not set(chosen) <= set(choices):
@@ -277,9 +280,10 @@ def settle(arguments):
         work = [{'name': f'{length} tokens', 'script': 'CoLA', 'length': int(length)}
                 for length in options.length.split(',')]
     else:
-        work = [{'name': name, 'script': name, 'length': 0} for name in dict.fromkeys(names or FOLDERS)]
+        work = [{'name': name, 'script': name, 'length': 0} for name in dict.fromkeys(names or config.TASKS)]
         root = Path(knobs.get('data_dir', config.Knobs.data_dir))
-        missing = [FOLDERS[one['name']] for one in work if not (root / FOLDERS[one['name']]).is_dir()]
+        folders = [config.TASKS[item['name']].folder for item in work]
+        missing = [folder for folder in folders if not (root / folder).is_dir()]
         if missing:
             raise UserError(f'{root / missing[0]}: no such folder. Fetch the data with `uv run -m tools.download '
                            f'{" ".join(missing)}`, name the folder of GLUE with --data-dir, or try --demo.')
@@ -325,7 +329,7 @@ def run(arguments):
 def write(options, results, command):
     about, text = describe(results, command), tables(results)
     if options.markdown:
-        shown = ', '.join(f'{name} {version}' for name, version in about.get('versions', {}).items())
+        shown = ', '.join(f'{name} {version}' for name, version in about['versions'].items())
         write_file(Path(options.markdown), f'{text}\n{about.get("device")}, {about.get("cores")} cores; {shown}.\n')
     if options.json:
         write_json(Path(options.json), about | {'measurements': results})

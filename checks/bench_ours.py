@@ -255,7 +255,7 @@ def cpu():
 def prepare(request):
     """Open the model and read every file, so that bad input is found before anything is measured; make random weights
     (random) and what the peer needs (peer) in request['folder']: {'model': ..., 'peer': {name: file}}."""
-    from checks.align import random_model  # not above: a measurement imports what a script does
+    from checks.random_model import random_model  # not above: a measurement imports what a script does
     folder, knobs = Path(request['folder']), request['knobs']
     if request['random']:
         knobs['model'] = str(random_model(request['random'], folder / 'random'))
@@ -288,20 +288,12 @@ def prepare(request):
 
 def peer_model(request, folder):
     """The weights in Hugging Face's layout, and a tokenizer made of the vocabulary alone."""
-    from tools.convert import convert
+    from checks.peer import peer_folders
     name, model_dir = request['knobs']['model'], request['knobs'].get('model_dir', config.Knobs.model_dir)
     checkpoint = open_model(name, model_dir)
-    source = checkpoint.folder
-    if checkpoint.layout == 'Google' or checkpoint.task:
-        source = folder / 'converted'
-        convert(name, source, model_dir)
     tokenizer, *_ = load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size'])
-    (folder / 'tokenizer').mkdir()
-    (folder / 'tokenizer' / 'vocab.txt').write_bytes((checkpoint.folder / 'vocab.txt').read_bytes())
-    write_json(folder / 'tokenizer' / 'config.json', {'model_type': 'bert'})
-    write_json(folder / 'tokenizer' / 'tokenizer_config.json', {
-        'tokenizer_class': 'BertTokenizer', 'do_lower_case': tokenizer.normalizer.lowercase})
-    return {'model': str(source.resolve()), 'tokenizer': str(folder / 'tokenizer'), 'sentence': SENTENCE,
+    source, tokenizer_folder = peer_folders(name, model_dir, folder)
+    return {'model': str(source), 'tokenizer': str(tokenizer_folder), 'sentence': SENTENCE,
             'sentence_ids': tokenizer.encode(SENTENCE, add_special_tokens=False).ids,
             'tf32': tf.config.experimental.tensor_float_32_execution_enabled()}
 

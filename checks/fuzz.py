@@ -26,15 +26,13 @@ import traceback
 import zipfile
 from pathlib import Path
 
+from engine.console import markdown_row, markdown_table
 from engine.files import UserError, run_folder, show, write_json
 
 SECONDS = 10            # for one file
 GIB = 2**30
 ODD = (None, True, -1, 0, 0.5, 10**12, 1e308, float('nan'), '', 'x', '../x', [], [1], {}, {'x': 1})
 MARKS, NUMBERS = (b'\t', b'\n', b'\r\n', b'"', b'\xff\xfe', b'{'), (b'-1', b'99999999999999999999', b'0.5')
-SIZES = {'vocab_size': 96, 'hidden_size': 64, 'num_hidden_layers': 2, 'num_attention_heads': 2, 'intermediate_size': 48,
-         'max_position_embeddings': 64, 'type_vocab_size': 2, 'hidden_act': 'gelu', 'hidden_dropout_prob': 0.1,
-         'attention_probs_dropout_prob': 0.1, 'layer_norm_eps': 1e-12}
 
 # ---- Damage ---------------------------------------------------------------------------------------------------------
 
@@ -91,7 +89,7 @@ def tsv(folder, task):
     import config
     import snippets
     script = __import__(task)
-    name = task.replace('STSB', 'STS-B')
+    name = config.TASKS[task].folder
     shutil.copytree(config.ROOT / 'demo' / name, folder / 'data' / name)
     knobs = config.Knobs(task, labels=script.knobs.labels, data_dir=str(folder / 'data'))
     path = snippets.data_file(knobs, f'{name}/train.tsv')
@@ -101,26 +99,26 @@ def tsv(folder, task):
 
 def model(folder, layout, file):
     import config
-    from checks.align import random_model
+    from checks.random_model import SIZES, random_model
     from engine.checkpoints import Checkpoint, check_shapes, load_tokenizer, load_variables
     from snippets import tf
     from tools.convert import convert
-    (folder / 'sizes.json').write_text(json.dumps(SIZES))
-    found = random_model(folder / 'sizes.json', folder / 'google')
+    (folder / 'sizes.json').write_text(json.dumps(SIZES | {'max_position_embeddings': 64, 'layer_norm_eps': 1e-12}))
+    source = random_model(folder / 'sizes.json', folder / 'google')
     if layout == 'Hugging Face':
-        convert(str(found), folder / 'hugging', config.Knobs.model_dir)
-        found = folder / 'hugging'
-    whole = Checkpoint(found)
-    shapes = {name: shape for name, shape in whole.shapes.items() if name.startswith('bert/') and 'pooler' not in name}
+        convert(str(source), folder / 'hugging', config.Knobs.model_dir)
+        source = folder / 'hugging'
+    intact = Checkpoint(source)
+    shapes = {name: shape for name, shape in intact.shapes.items() if name.startswith('bert/') and 'pooler' not in name}
     variables = {name: tf.Variable(tf.zeros(shape)) for name, shape in shapes.items()}
 
     def read():
-        checkpoint = Checkpoint(found)
+        checkpoint = Checkpoint(source)
         check_shapes(checkpoint)
         load_variables(checkpoint, variables)
         load_tokenizer.cache_clear()
-        load_tokenizer(found, checkpoint.config['vocab_size'])[0].encode('an apple, 12 pears')
-    return next(found.glob(file)), read
+        load_tokenizer(source, checkpoint.config['vocab_size'])[0].encode('an apple, 12 pears')
+    return next(source.glob(file)), read
 
 
 def cache(folder):
@@ -294,16 +292,18 @@ def main(argv=None):
     given = parser.parse_args(argv)
     if unknown := set(given.kinds) - set(KINDS):
         parser.error(f'no such kind: {", ".join(sorted(unknown))}; choose from {", ".join(KINDS)}')
-    print('| file | damaged | read | refused | tracebacks, crashes | hangs | a gigabyte | seconds |\n'
-          '| --- | --- | --- | --- | --- | --- | --- | --- |')
+    print(markdown_table(['file', 'damaged', 'read', 'refused', 'tracebacks, crashes', 'hangs', 'a gigabyte',
+                          'seconds']), end='')
     wrong = []
     for kind in given.kinds or KINDS:
         began = time.monotonic()
         counts, first = watch(kind, given.count, given.seed)
         bad = sum(counts.get(name, 0) for name in ('traceback', 'crash', 'no message'))
-        print(f'| {kind} | {sum(counts.values())} | {counts.get("read", 0)} | {counts.get("refused", 0)} | {bad} | '
-              f'{counts.get("hang", 0)} | {counts.get("a gigabyte", 0)} | {time.monotonic() - began:.0f} |', flush=True)
-        wrong += [first] if first else []
+        print(markdown_row([kind, sum(counts.values()), counts.get('read', 0), counts.get('refused', 0), bad,
+                            counts.get('hang', 0), counts.get('a gigabyte', 0), f'{time.monotonic() - began:.0f}']),
+              flush=True)
+        if first:
+            wrong.append(first)
     for first in wrong:
         print(first, file=sys.stderr)
     return int(bool(wrong))

@@ -24,6 +24,7 @@ from pathlib import Path
 import safetensors.numpy
 
 import config
+from engine.console import markdown_row, markdown_table, words_and_options
 from engine.files import UserError, read_json, status_of
 
 TASKS = ('CoLA', 'RTE', 'STSB')
@@ -117,22 +118,20 @@ def main(argv=None):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kills', type=int, default=8, help='for every task (8)')
     parser.add_argument('--chance', type=int, default=0, help='seed of the moments (0)')
-    argv = sys.argv[1:] if argv is None else argv
-    count = next((i for i, one in enumerate(argv) if one.startswith('-')), len(argv))
-    tasks, (given, options) = argv[:count], parser.parse_known_args(argv[count:])
+    tasks, rest = words_and_options(sys.argv[1:] if argv is None else argv)
+    given, options = parser.parse_known_args(rest)
 
     def work():
         equal = True
-        print('| task | kills | of these starts went on | ends compared | differences |\n'
-              '| --- | --- | --- | --- | --- |')
+        print(markdown_table(['task', 'kills', 'of these starts went on', 'ends compared', 'differences']), end='')
         for task in tasks or TASKS:
             if not (config.ROOT / f'{task}.py').is_file():
                 raise UserError(f'{task}: no such script. Choose from {", ".join(TASKS)} and the others.')
             with tempfile.TemporaryDirectory() as folder:
                 counts, found = kill(task, given.kills, options or ['--demo'], Path(folder),
                                      random.Random(f'{given.chance} {task}'))
-            print(f'| {task} | {counts["kills"]} | {counts["going on"]} | {counts["ends"]} | '
-                  f'{", ".join(found) or "none"} |', flush=True)
+            print(markdown_row([task, counts['kills'], counts['going on'], counts['ends'],
+                                ', '.join(found) or 'none']), flush=True)
             equal &= not found
         return int(not equal)
     return status_of(work)

@@ -1,4 +1,4 @@
-"""Small random checkpoints in both layouts, with the authentic variable names."""
+"""Random checkpoints and runs, made once for all tests, and knobs as a script has them."""
 
 import importlib
 import json
@@ -9,51 +9,11 @@ import numpy as np
 import pytest
 
 import config
+from checks.random_model import SIZES, WORDS, random_variables, write_google
+from checks.random_model import sizes_of as sizes_of  # for the tests
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason='needs the real data beside the checkout')
-
-WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *'abcdefghijklmnopqrstuvwxyz', *'0123456789.,?!\'"-',
-         *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz0123456789')]
-SIZES = {'vocab_size': len(WORDS), 'hidden_size': 64, 'num_hidden_layers': 2, 'num_attention_heads': 2,
-         'intermediate_size': 48, 'max_position_embeddings': 512, 'type_vocab_size': 2, 'hidden_act': 'gelu',
-         'hidden_dropout_prob': 0.1, 'attention_probs_dropout_prob': 0.1}
-
-
-EXTRAS = {      # what checkpoints hold beside the encoder
-    'bert': {'cls/predictions/output_bias': (len(WORDS),), 'cls/seq_relationship/output_bias': (2,)},
-    'electra': {'discriminator_predictions/dense/kernel': (64, 64), 'generator/embeddings/LayerNorm/gamma': (64,),
-                'global_step': (), 'electra/embeddings/LayerNorm/gamma/adam_m': (32,)},
-    'albert': {'cls/predictions/transform/dense/kernel': (64, 32), 'global_step': ()},
-    'albert_zh': {'cls/predictions/transform/dense/kernel': (64, 64)}, 'distilbert': {},
-}
-NARROW = {'electra': {'embedding_size': 32, 'num_attention_heads': 1}, 'albert': {'embedding_size': 32},
-          'albert_zh': {'embedding_size': 32}, 'distilbert': {'type_vocab_size': 0}}
-
-
-def sizes_of(family):
-    return SIZES | NARROW.get(family, {})
-
-
-def random_variables(family, sizes, seed=0):
-    """{Google's name: array} of a checkpoint of this family."""
-    from engine.checkpoints import encoder_shapes
-    random = np.random.default_rng(seed)
-    shapes = encoder_shapes(family, sizes) | EXTRAS[family]
-    return {name: (random.normal(size=shape) * 0.2 + ('gamma' in name)).astype(np.float32)
-            for name, shape in shapes.items()}
-
-
-def write_google(folder, variables, settings, words=WORDS):
-    """A model folder in Google's layout; `settings` None leaves the json out, as ELECTRA's downloads do."""
-    from tools.convert import save_checkpoint
-    folder.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(folder / 'bert_model.ckpt', variables)
-    assert (folder / 'bert_model.ckpt.data-00000-of-00001').is_file()
-    (folder / 'vocab.txt').write_text('\n'.join(words) + '\n')
-    if settings:
-        (folder / 'bert_config.json').write_text(json.dumps(settings))
-    return folder
 
 
 def write_hugging_face(folder, variables, settings, family, words=WORDS, prefix=True):
