@@ -40,6 +40,16 @@ def test_sections_and_names(name):
     assert all(re.search(r'#|labels=', line) for line in knobs[2].splitlines())     # a reason for each
 
 
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_the_table_of_tasks_has_the_labels_of_the_script(name):
+    knobs = next(node.value for node in ast.parse(source(name)).body
+                 if isinstance(node, ast.Assign) and node.targets[0].id == 'knobs')
+    labels = {keyword.arg: keyword.value for keyword in knobs.keywords}.get('labels')
+    task = config.TASKS[name]
+    assert task.labels == (ast.literal_eval(labels) if labels else ())
+    assert not labels or task.majority in task.labels
+
+
 @pytest.mark.parametrize('name', CLASSIFIERS)
 def test_the_same_model_and_the_same_run(name):
     assert function(name, 'build_model') == function('CoLA', 'build_model')

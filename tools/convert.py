@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import io
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,7 @@ from engine.checkpoints import (
     tf,
 )
 from engine.encoders import build_encoder, keras
-from engine.files import UserError, status_of, write_file, write_json
+from engine.files import UserError, status_of, whole_folder, write_file, write_json
 from tools.runs import exact_products, open_run, sample_batches
 
 CLASSES = {'bert': 'Bert', 'electra': 'Electra', 'albert': 'Albert', 'distilbert': 'DistilBert'}
@@ -93,8 +92,9 @@ def hugging_face_parts(folder, checkpoint, names, root):
     tensors = {}
     for name, value in checkpoint.read(names):
         key = root + hugging_face_name(name, checkpoint.family).removeprefix(own)
-        tensors[key] = np.ascontiguousarray(value.T if name.endswith('/kernel') else value)
-        print(f'{name} {value.shape} -> {key}' + (', transposed' if name.endswith('/kernel') else ''))
+        transposed = name.endswith('/kernel')
+        tensors[key] = np.ascontiguousarray(value.T if transposed else value)
+        print(f'{name} {value.shape} -> {key}{", transposed" if transposed else ""}')
     settings = hugging_face_config(checkpoint)
     tokenizer, cls, sep = load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size'])
     tokenizer = Tokenizer.from_str(tokenizer.to_str())
@@ -104,7 +104,9 @@ def hugging_face_parts(folder, checkpoint, names, root):
     tokenizer.post_processor = processors.TemplateProcessing(
         single='[CLS] $A [SEP]', pair='[CLS] $A [SEP] $B:1 [SEP]:1', special_tokens=[('[CLS]', cls), ('[SEP]', sep)])
     tokenizer.decoder = decoders.WordPiece()
-    inputs = ['input_ids', 'attention_mask'] + ['token_type_ids'] * (checkpoint.family != 'distilbert')
+    inputs = ['input_ids', 'attention_mask']
+    if checkpoint.family != 'distilbert':
+        inputs.append('token_type_ids')
     write_file(folder / 'tokenizer.json', tokenizer.to_str(pretty=True))
     write_json(folder / 'tokenizer_config.json', {
         'tokenizer_class': 'PreTrainedTokenizerFast', 'do_lower_case': tokenizer.normalizer.lowercase,
@@ -131,8 +133,8 @@ def convert_to_hugging_face(folder, checkpoint, names):
 def convert_to_google(folder, checkpoint, names):
     values = dict(checkpoint.read(names))
     for name, value in values.items():
-        print(f'{checkpoint.keys[name]} {value.shape} -> {name}' + (', transposed' * checkpoint.transposed(name)))
-    prefix = 'electra' if checkpoint.family == 'electra' else 'albert' if checkpoint.family == 'albert' else 'bert'
+        print(f'{checkpoint.keys[name]} {value.shape} -> {name}{", transposed" if checkpoint.transposed(name) else ""}')
+    prefix = checkpoint.family if checkpoint.family in ('electra', 'albert') else 'bert'
     save_checkpoint(folder / f'{prefix}_model.ckpt', values)
     write_json(folder / f'{prefix}_config.json', google_config(checkpoint))
 
@@ -155,8 +157,9 @@ def convert_run(folder, checkpoint, names):
     settings |= {'id2label': dict(enumerate(labels)), 'label2id': {label: i for i, label in enumerate(labels)},
                  'num_labels': units,
                  'problem_type': 'single_label_classification' if knobs.labels else 'regression'}
-    print(f'classifier/kernel, classifier/bias -> classifier.weight, transposed, classifier.bias'
-          f'{f", both times {scale:g}" if scale != 1 else ""}, in {"model" if whole else "classifier"}.safetensors')
+    scaled = f', both times {scale:g}' if scale != 1 else ''
+    print(f'classifier/kernel, classifier/bias -> classifier.weight, transposed, classifier.bias{scaled}, in '
+          f'{"model" if whole else "classifier"}.safetensors')
     if whole:
         settings |= {'architectures': [f'{CLASSES[family]}ForSequenceClassification'],
                      'classifier_dropout' if family == 'bert' else 'classifier_dropout_prob': knobs.dropout}
@@ -206,23 +209,21 @@ def convert(source, target, model_dir=config.Knobs.model_dir):
         raise UserError(f'{checkpoint.path}: variable {min(missing)} should have the shape {expected[min(missing)]}; '
                         f'the checkpoint has {checkpoint.shapes.get(min(missing), "none of this name")}.')
     skipped = {} if checkpoint.task else skipped_variables(checkpoint, names)
-    parent = next(one for one in target.absolute().parents if one.is_dir())
-    with tempfile.TemporaryDirectory(prefix=f'.{target.name}.', dir=parent) as folder:
-        beside = Path(folder) / 'new'
-        beside.mkdir()
-        write_file(beside / 'vocab.txt', (checkpoint.folder / 'vocab.txt').read_bytes())
+    with whole_folder(target) as folder:
+        write_file(folder / 'vocab.txt', (checkpoint.folder / 'vocab.txt').read_bytes())
         if checkpoint.pooling == 'mean':        # as sentence-transformers says it
-            (beside / '1_Pooling').mkdir()
-            write_json(beside / '1_Pooling' / 'config.json', {
+            (folder / '1_Pooling').mkdir()
+            write_json(folder / '1_Pooling' / 'config.json', {
                 'word_embedding_dimension': checkpoint.config['hidden_size'], 'pooling_mode_mean_tokens': True})
-        to = convert_run if checkpoint.task else \
-            convert_to_hugging_face if checkpoint.layout == 'Google' else convert_to_google
-        to(beside, checkpoint, names)
+        if checkpoint.task:
+            convert_run(folder, checkpoint, names)
+        elif checkpoint.layout == 'Google':
+            convert_to_hugging_face(folder, checkpoint, names)
+        else:
+            convert_to_google(folder, checkpoint, names)
         for reason, which in skipped.items():
             print(f'skipped ({reason}): {", ".join(which)}')
-        verify(checkpoint, Checkpoint(beside), names)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside.rename(target)
+        verify(checkpoint, Checkpoint(folder), names)
     print(f'{target}: {len(names)} variables of the encoder, each with the same bits as in {checkpoint.path}')
 
 

@@ -26,7 +26,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +142,7 @@ def export(folder, form, output, fresh=False):
     """Write the run in `folder` as 'savedmodel' or 'onnx' into the new folder `output`, whole or not at all. Raises
     UserError."""
     from engine.checkpoints import load_tokenizer
-    from engine.files import UserError, write_json
+    from engine.files import UserError, whole_folder, write_json
     from tools.runs import exact_products, open_run, require, sample_batches, settings_of
     output = output.resolve()
     if os.path.lexists(output) and not fresh:
@@ -159,8 +158,11 @@ def export(folder, form, output, fresh=False):
     functions = signatures(model, knobs.labels, sep)
     names = {'inputs': INPUTS, 'outputs': ['logits']}
     if form == 'savedmodel':
-        names['rest'] = {'inputs': INPUTS[:1], 'outputs': ['prediction', 'probabilities'][:1 + bool(knobs.labels)]}
-    packages = ['tensorflow'] + (['tf2onnx', 'onnx', 'onnxruntime'] if form == 'onnx' else [])
+        answers = ['prediction', 'probabilities'] if knobs.labels else ['prediction']
+        names['rest'] = {'inputs': INPUTS[:1], 'outputs': answers}
+    packages = ['tensorflow']
+    if form == 'onnx':
+        packages += ['tf2onnx', 'onnx', 'onnxruntime']
     settings = {
         'format': form, **settings, **names, 'run': f'{knobs.task}/{folder.resolve().name}',
         'model_sha256': hashlib.sha256((folder / 'model.safetensors').read_bytes()).hexdigest(),
@@ -169,10 +171,8 @@ def export(folder, form, output, fresh=False):
     for i, (ids, segments) in enumerate(sample_batches(folder, knobs)):
         samples |= {f'ids{i}': ids, f'segments{i}': segments, f'logits{i}': model.predict_on_batch([ids, segments])}
 
-    parent = next(one for one in output.parents if one.is_dir())
-    with tempfile.TemporaryDirectory(prefix=f'.{output.name}.', dir=parent) as beside:
-        new, samples_file = Path(beside) / 'new', Path(beside) / 'samples.npz'
-        new.mkdir()
+    with whole_folder(output, fresh) as new:
+        samples_file = new.with_name('samples.npz')
         if form == 'onnx':
             write_onnx(functions['serving_default'], new / 'model.onnx')
         else:
@@ -184,10 +184,6 @@ def export(folder, form, output, fresh=False):
         if not difference <= TOLERANCE:
             raise UserError(f'the exported model differs from the run by {difference:.1e} of the largest logit, more '
                             f'than {TOLERANCE:g}, so nothing was written.')
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if output.exists():
-            output.replace(Path(beside) / 'old')
-        new.replace(output)
     print(f'{output}: verified in a fresh process, largest difference {difference:.1e} of the largest logit '
           f'({sum(map(len, samples.values())) // 3} texts in {len(samples) // 3} batches)')
 

@@ -15,7 +15,6 @@ Answers go to standard output, everything else to standard error; exit status 0,
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from scipy.special import softmax
 import config
 import snippets
 from engine.checkpoints import load_tokenizer
-from engine.files import UserError, read_json, read_lines, status_of
+from engine.files import UserError, first_line, read_json, read_lines, status_of
 from tools.export import load_export
 from tools.runs import open_run, require, settings_of
 
@@ -38,31 +37,36 @@ def read_examples(name, columns, pair):
     `columns`: names in its header, or numbers from 0 where it has none; none: the line is the text, or the two texts.
     Raises UserError with the line's number.
     """
-    wanted = columns.split(',') if columns else ['0', '1'][:1 + pair]
-    if len(wanted) != 1 + pair:
+    texts = ['text_a', 'text_b'] if pair else ['the text']
+    wanted = columns.split(',') if columns else [str(i) for i in range(len(texts))]
+    if len(wanted) != len(texts):
         raise UserError(f'--columns {columns}: this model takes {"two texts" if pair else "one text"}.')
-    lines = read_lines(name) if name != '-' else read_lines('standard input', sys.stdin.buffer)
-    name = name if name != '-' else 'standard input'
-    header = lines[0].split('\t')
-    if all(one.isdecimal() for one in wanted):
-        first, at, width = 0, [int(one) for one in wanted], len(header) if columns else 1 + pair
-        if max(at) >= len(header) and columns:
-            raise UserError(f'{name}, line 1: no column {max(at)}: it has {len(header)}, numbered from 0.')
+    if name == '-':
+        name = 'standard input'
+        lines = read_lines(name, sys.stdin.buffer)
     else:
-        names = [one.strip() for one in header]
-        first, width = 1, len(names)
-        if missing := [one for one in wanted if one not in names]:
-            raise UserError(f'{name}, line 1: no column {missing[0]!r} in the header: {", ".join(names)}.')
-        at = [names.index(one) for one in wanted]
+        lines = read_lines(name)
+    header = [cell.strip() for cell in lines[0].split('\t')]
+    width, hint = len(header), ''
+    if not columns:
+        width, hint = len(texts), f' ({"<TAB>".join(texts)}; --columns chooses from more)'
+    if all(column.isdecimal() for column in wanted):
+        first, places = 0, [int(column) for column in wanted]
+        if max(places) >= len(header) and columns:
+            raise UserError(f'{name}, line 1: no column {max(places)}: it has {len(header)}, numbered from 0.')
+    else:
+        if missing := [column for column in wanted if column not in header]:
+            raise UserError(f'{name}, line 1: no column {missing[0]!r} in the header: {", ".join(header)}.')
+        first, places = 1, [header.index(column) for column in wanted]
         if len(lines) == 1:
             raise UserError(f'{name}: it has a header and no rows.')
-    hint = '' if columns else f' ({"text_a<TAB>text_b" if pair else "the text"}; --columns chooses from more)'
     examples = []
     for number, line in enumerate(lines[first:], first + 1):
         row = line.split('\t')
         if len(row) != width:
             raise UserError(f'{name}, line {number}: {len(row)} columns instead of {width}{hint}.')
-        examples.append(snippets.Example(name, number, len(examples), row[at[0]], row[at[1]] if pair else None, None))
+        text_b = row[places[1]] if pair else None
+        examples.append(snippets.Example(name, number, len(examples), row[places[0]], text_b, None))
     return examples
 
 
@@ -83,8 +87,8 @@ def open_folder(folder, batch_size=None):
         try:
             _, run, _ = load_export(folder)
         except Exception as error:      # of many types: ValueError, OSError without a file name, onnxruntime's own
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f'{folder}: the exported model cannot be loaded ({reason}). Export it again.') from error
+            raise UserError(f'{folder}: the exported model cannot be loaded ({first_line(error)}). Export it '
+                            'again.') from error
 
         def compute(data):
             batches, order = data.batches(batch_size or config.Knobs.eval_batch_size)
@@ -93,7 +97,8 @@ def open_folder(folder, batch_size=None):
             logits[order] = outputs
             return logits
         return settings, compute
-    _, knobs, model = open_run(folder, **{'eval_batch_size': batch_size} if batch_size else {})
+    given = {'eval_batch_size': batch_size} if batch_size else {}
+    _, knobs, model = open_run(folder, **given)
     return settings_of(folder, knobs), lambda data: snippets.predict(knobs, model, data)
 
 
@@ -101,15 +106,16 @@ def answer_lines(logits, labels, form):
     """The lines to print, header included, for logits (texts, units)."""
     if not labels:
         numbers = [f'{number:.3f}' for number in logits[:, 0]]
-        return ['prediction', *numbers] if form == 'tsv' else [
-            json.dumps({'prediction': float(number)}) for number in numbers]
+        if form == 'tsv':
+            return ['prediction', *numbers]
+        return [json.dumps({'prediction': float(number)}) for number in numbers]
     answers = [labels[i] for i in logits.argmax(-1)]
     shares = [[f'{share:.6f}' for share in row] for row in softmax(logits.astype(np.float64), -1)]
     if form == 'tsv':
-        return ['\t'.join(['prediction', *labels]), *('\t'.join([one, *row])
-                                                      for one, row in zip(answers, shares, strict=True))]
-    return [json.dumps({'prediction': one, 'probabilities': dict(zip(labels, map(float, row), strict=True))})
-            for one, row in zip(answers, shares, strict=True)]
+        rows = [['prediction', *labels], *([answer, *row] for answer, row in zip(answers, shares, strict=True))]
+        return ['\t'.join(row) for row in rows]
+    return [json.dumps({'prediction': answer, 'probabilities': dict(zip(labels, map(float, row), strict=True))})
+            for answer, row in zip(answers, shares, strict=True)]
 
 
 def predict(args):
@@ -136,13 +142,6 @@ def predict(args):
                         args.format)
 
 
-def write(lines):
-    try:
-        print('\n'.join(lines), flush=True)
-    except BrokenPipeError:         # `| head`: the rest is not wanted, and Python shall not try again at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def main(argv=None):
     """The command line. Returns 0 when the answers are printed, else 2."""
     parser = argparse.ArgumentParser(prog='python -m tools.predict', description=__doc__, allow_abbrev=False,
@@ -157,7 +156,7 @@ def main(argv=None):
     parser.add_argument('--batch-size', type=config.within(int, 1, 65536), metavar='N',
                         help="texts in a step (the run's eval_batch_size)")
     args = parser.parse_intermixed_args(argv)        # FILE may follow an option
-    return status_of(lambda: write(predict(args)))
+    return status_of(lambda: print('\n'.join(predict(args))))
 
 
 if __name__ == '__main__':
