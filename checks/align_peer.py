@@ -53,8 +53,8 @@ def loss_of(logits, labels, scale):
 def parameters(model, head, request):
     """{Google's name: (parameter, whether it is transposed)}."""
     own = dict(model.named_parameters())
-    found = {name: (own[key], name.endswith('/kernel')) for name, key in request['names'].items() if key in own}
-    return found | {'classifier/kernel': (head.weight, True), 'classifier/bias': (head.bias, False)}
+    encoder = {name: (own[key], name.endswith('/kernel')) for name, key in request['names'].items() if key in own}
+    return encoder | {'classifier/kernel': (head.weight, True), 'classifier/bias': (head.bias, False)}
 
 
 def arrays(values):
@@ -78,16 +78,27 @@ class GoogleAdam(torch.optim.Optimizer):
                 p.sub_(group['lr'] * update)
 
 
+def depth_of(name, layers):
+    """How far above the embeddings a variable lies (google-research/electra: _get_layer_lrs)."""
+    if layer := re.search(r'(?:^|\.)layer\.(\d+)\.', name):
+        return int(layer[1]) + 1
+    if 'albert_layer_groups' in name:
+        return 1
+    if name.startswith('head.'):
+        return layers + 2
+    if name.startswith('pooler'):
+        return layers + 1
+    return 0
+
+
 def optimizer_of(model, head, recipe):
-    """The optimizer and its schedule, one group a variable (google-research/electra: _get_layer_lrs)."""
+    """The optimizer and its schedule, one group a variable."""
     layers = 1 if model.config.model_type == 'albert' else model.config.num_hidden_layers
     groups = []
     for name, p in [*model.named_parameters(), *((f'head.{name}', p) for name, p in head.named_parameters())]:
         if p.grad is None:
             continue
-        found = re.search(r'(?:^|\.)layer\.(\d+)\.', name)
-        depth = int(found[1]) + 1 if found else 1 if 'albert_layer_groups' in name else \
-            layers + 2 if name.startswith('head.') else layers + 1 if name.startswith('pooler') else 0
+        depth = depth_of(name, layers)
         exempt = name.endswith('bias') or re.search(r'layer_?norm', name, re.I)
         groups.append({'params': [p], 'lr': recipe['learning_rate'] * recipe['layer_decay'] ** (layers + 2 - depth),
                        'weight_decay': 0.0 if exempt else recipe['weight_decay']})

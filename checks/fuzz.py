@@ -37,22 +37,27 @@ MARKS, NUMBERS = (b'\t', b'\n', b'\r\n', b'"', b'\xff\xfe', b'{'), (b'-1', b'999
 # ---- Damage ---------------------------------------------------------------------------------------------------------
 
 
+# Of a generator and the bytes before, in and after a place.
+DAMAGES = (
+    lambda chance, before, part, after: before + bytes(byte ^ 1 << chance.randrange(8) for byte in part) + after,
+    lambda chance, before, part, after: before + chance.randbytes(len(part)) + after,
+    lambda chance, before, part, after: before + after,
+    lambda chance, before, part, after: before + part + part + after,
+    lambda chance, before, part, after: before + bytes(len(part)) + after,
+    lambda chance, before, part, after: before + chance.choice(MARKS) + part + after,
+    lambda chance, before, part, after: before,
+    lambda chance, before, part, after: before + re.sub(rb'\d+', chance.choice(NUMBERS), part + after, count=1),
+)
+
+
 def damage(data, chance):
     """`data` (bytes) with one to three things wrong."""
     for _ in range(chance.randint(1, 3)):
         # Half of it near the beginning, where formats have their headers.
-        at = chance.randrange(min(len(data), 400) if chance.random() < 0.5 else len(data)) if data else 0
-        end = at + chance.choice((1, 1, 2, 8, 100))
-        data = chance.choice((
-            lambda data, at, end: data[:at] + bytes(b ^ 1 << chance.randrange(8) for b in data[at:end]) + data[end:],
-            lambda data, at, end: data[:at] + chance.randbytes(end - at) + data[end:],
-            lambda data, at, end: data[:at] + data[end:],
-            lambda data, at, end: data[:end] + data[at:],
-            lambda data, at, end: data[:at] + b'\0' * (end - at) + data[end:],
-            lambda data, at, end: data[:at] + chance.choice(MARKS) + data[at:],
-            lambda data, at, end: data[:at],
-            lambda data, at, end: data[:at] + re.sub(rb'\d+', chance.choice(NUMBERS), data[at:], count=1),
-        ))(data, at, end)
+        last = min(len(data), 400) if chance.random() < 0.5 else len(data)
+        start = chance.randrange(last) if data else 0
+        end = start + chance.choice((1, 1, 2, 8, 100))
+        data = chance.choice(DAMAGES)(chance, data[:start], data[start:end], data[end:])
     return data
 
 

@@ -85,6 +85,7 @@ PUBLISHED = [
 
 POLL = 0.5              # seconds between two looks at the runs
 PATIENCE = 30           # seconds that a run has to end after SIGTERM
+MARKERS = 'Dsv'         # in the figure, of the published scores: at most three of a model
 SHOWN = 10              # last lines of a failed run's log
 
 
@@ -185,8 +186,9 @@ def look(run, say):
     elif status is not None:
         run.state = 'failed'
         why = f'killed by {signal.Signals(-status).name}' if status < 0 else f'exit status {status}'
-        lines = run.log.read_bytes()[run.log_start:].decode(errors='replace').split('\n')
-        say('\n  '.join([f'{run} failed, {why}. {run.log}:', *[line for line in lines if line.strip()][-SHOWN:]]), True)
+        log = run.log.read_bytes()[run.log_start:].decode(errors='replace')
+        lines = [line for line in log.split('\n') if line.strip()]
+        say('\n  '.join([f'{run} failed, {why}. {run.log}:', *lines[-SHOWN:]]), True)
 
 
 def stop(runs, signals):
@@ -255,18 +257,18 @@ def show_scores(row):
 def by_task(runs):
     """{task: its runs}, both in order."""
     tasks = {task: [run for run in runs if run.task == task] for task in config.TASKS}
-    return {task: some for task, some in tasks.items() if some}
+    return {task: task_runs for task, task_runs in tasks.items() if task_runs}
 
 
-def time_left(some, runs, jobs):
-    """Estimated time until `some` of all runs are through, as text: a run takes what its own epochs take, else what
-    its task's other runs take, else what others take by the sizes of the tasks."""
+def time_left(wanted, runs, jobs):
+    """Estimated time until the `wanted` of all runs are through, as text: a run takes what its own epochs take, else
+    what its task's other runs take, else what others take by the sizes of the tasks."""
     known = {run: run.settings['knobs']['epochs'] * statistics.mean(map(seconds, run.rows)) for run in runs if run.rows}
     if not known:
         return '?'
     pace = statistics.mean(duration / config.TASKS[run.task].million_tokens for run, duration in known.items())
     left = [0]
-    for run in some:
+    for run in wanted:
         if run.state not in ('waiting', 'running'):
             continue
         same_task = [known[other] for other in known if other.task == run.task]
@@ -293,8 +295,8 @@ def table(runs, jobs):
     states = [run.state for run in runs]
     count = ', '.join(f'{states.count(state)} {state}' for state in ('done', 'failed', 'running', 'waiting'))
     grid = Table('task', *(f'seed {seed}' for seed in sorted({run.seed for run in runs})), 'left')
-    for task, some in by_task(runs).items():
-        grid.add_row(task, *map(cell, some), time_left(some, runs, jobs))
+    for task, task_runs in by_task(runs).items():
+        grid.add_row(task, *map(cell, task_runs), time_left(task_runs, runs, jobs))
     return Group(grid, f'{count}; about {time_left(runs, runs, jobs)} left')
 
 
@@ -373,7 +375,8 @@ def plot(title, summary, published):
                 panel.plot(x + 0.4 * ((i + 0.5) / len(figures['values']) - 0.5), [value], 'C0.', label='a seed')
             panel.plot([x - 0.3, x + 0.3], [figures['median']] * 2, 'C0', label='median')
             for i, (other, (_, scores)) in enumerate(published.items()):
-                panel.plot(x, [scores.get(f'{task} {name}')], f'C{i + 1}{"Dsv"[i]}', fillstyle='none', label=other)
+                panel.plot(x, [scores.get(f'{task} {name}')], color=f'C{i + 1}', marker=MARKERS[i], linestyle='none',
+                           fillstyle='none', label=other)
         panel.set_xticks(range(len(metrics)), [name.replace('_', '\n') for name in metrics])
         panel.set(title=task, xlim=(-0.6, len(metrics) - 0.4))
         panel.margins(y=0.15)
@@ -396,7 +399,7 @@ def machine(settings):
 def report(knobs, options, runs):
     """Write the table, the numbers and the figure, and the best runs' test predictions; print what they are."""
     model = Path(knobs.model).resolve().name
-    summary = {task: summarize(some) for task, some in by_task(runs).items()}
+    summary = {task: summarize(task_runs) for task, task_runs in by_task(runs).items()}
     published = {} if knobs.demo else nearest(model)        # they are other data's
     machines = ' and '.join(sorted({machine(run.settings) for run in runs}))
     notes = ['Demo: made-up data. These scores mean nothing.'] if knobs.demo else []
@@ -413,12 +416,12 @@ def report(knobs, options, runs):
     write_file(Path(f'{path}.png'), plot(f'{model}, demo' if knobs.demo else model, summary, published))
     Path(knobs.results_dir).mkdir(parents=True, exist_ok=True)
     said = [f'\n{text}\n{path}.md, .json and .png']
-    for some in by_task(runs).values():
-        best = best_run(some)
+    for task_runs in by_task(runs).values():
+        best = best_run(task_runs)
         for source in sorted(set(best.folder.glob('*.tsv')) - {best.folder / 'dev_predictions.tsv'}):
             write_file(Path(knobs.results_dir) / source.name, source.read_bytes())
             said.append(f'{Path(knobs.results_dir) / source.name}: of seed {best.seed}, on dev the best of '
-                        f'{len(some)}: {show_scores(best.best)}')
+                        f'{len(task_runs)}: {show_scores(best.best)}')
     print('\n'.join(said))
 
 
