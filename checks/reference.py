@@ -217,6 +217,20 @@ class Model:
             return layers + 1, layers
         return (layers + 2 if name.startswith('classifier') else 0), layers
 
+    def rate(self, name, recipe, t):
+        """A variable's learning rate at step t from 0."""
+        depth, layers = self.depth(name)
+        return learning_rate(recipe, t) * recipe['layer_decay'] ** (layers + 2 - depth)
+
+    def reach(self, name, recipe, steps):
+        """How far `steps` steps of Adam move a value of a variable whose gradient never changes: with the bias
+        correction by the learning rates' sum, without it by several times as much. Weight decay apart."""
+        way = 0.0
+        for t in range(steps):
+            one, two = corrections(recipe, t)
+            way += self.rate(name, recipe, t) * (1 - 0.9 ** (t + 1)) / one / np.sqrt((1 - 0.999 ** (t + 1)) / two)
+        return way
+
     def train(self, batches, recipe, steps):
         """Yield the variables after every number of `steps`. batches: (ids, segments, labels) in turn; recipe: as in
         config.RECIPES, with `total`, the number of steps the schedule is made for.
@@ -229,19 +243,24 @@ class Model:
         for t in range(max(steps)):
             self.loss(*batches[t % len(batches)])
             norm = np.sqrt(sum((g ** 2).sum() for g in self.gradients.values()))
+            one, two = corrections(recipe, t)
             for name, g in self.gradients.items():
                 g = g * min(1.0, recipe['clip_norm'] / norm)
                 m[name] = 0.9 * m[name] + 0.1 * g
                 v[name] = 0.999 * v[name] + 0.001 * g ** 2
-                one, two = (1 - 0.9 ** (t + 1), 1 - 0.999 ** (t + 1)) if recipe['bias_correction'] else (1, 1)
                 update = m[name] / one / (np.sqrt(v[name] / two) + recipe['epsilon'])
                 if not re.search('bias|LayerNorm', name):
                     update = update + recipe['weight_decay'] * self.variables[name]
-                depth, layers = self.depth(name)
-                rate = learning_rate(recipe, t) * recipe['layer_decay'] ** (layers + 2 - depth)
-                self.variables[name] = self.variables[name] - rate * update
+                self.variables[name] = self.variables[name] - self.rate(name, recipe, t) * update
             if t + 1 in steps:
                 yield dict(self.variables)
+
+
+def corrections(recipe, t):
+    """What Adam's two averages are divided by at step t from 0."""
+    if recipe['bias_correction']:
+        return 1 - 0.9 ** (t + 1), 1 - 0.999 ** (t + 1)
+    return 1.0, 1.0
 
 
 def learning_rate(recipe, t):

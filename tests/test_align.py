@@ -55,7 +55,7 @@ def test_twenty_steps_of_both_recipes(setup):
             continue
         (weights, rates), (expected, expected_rates) = setup.train(run), numpy.train(run)
         assert align.relative(rates, expected_rates) < 1e-7
-        assert align.compare_variables('weights', weights, expected, 1e-4).passed
+        assert align.compare_variables('weights', weights, expected, 1e-4, setup.reach(run)).passed
         assert align.compare_changes('change', weights, expected, start, 1e-3).passed
         if family in FAMILIES:
             golden = json.loads(GOLDENS.read_text())[family][run['recipe']['schedule']]
@@ -63,6 +63,37 @@ def test_twenty_steps_of_both_recipes(setup):
             for name, norm in norms({name: weights[name] - start[name] for name in weights}).items():
                 if not name.endswith('key/bias'):
                     assert norm == pytest.approx(golden['moved'][name], rel=1e-3), name
+
+
+@everywhere
+def test_what_the_steps_of_a_run_can_reach(setup):
+    """The floor of the weights' threshold, beside an optimizer that sees the same gradient in every step."""
+    class Constant(reference.Model):
+        def loss(self, *batch):
+            self.gradients = {name: np.full(np.shape(value), 1e-2) for name, value in self.variables.items()}
+
+    for run in setup.runs:
+        reach, recipe = setup.reach(run), run['recipe'] | {'epsilon': 0.0, 'weight_decay': 0.0}
+        model = Constant(setup.checkpoint.family, setup.checkpoint.config, '', dict.fromkeys(reach, 0.0))
+        moved, = model.train([()], recipe, run['steps'])
+        assert {name: -value for name, value in moved.items()} == pytest.approx(reach)
+    one_step = [setup.reach(run)['classifier/bias'] for run in setup.runs if run['steps'] == [1]]
+    assert one_step == pytest.approx([2e-5, 1e-4 * 0.1 / 0.001 ** 0.5])
+
+
+def test_a_hundredth_of_a_step_is_noticed(setup):
+    """In a variable that is near 0 by itself; where the values are large by the changes, all together."""
+    start = align.named_arrays(setup.models['MRPC'])
+    for run in setup.runs:
+        reach, count = setup.reach(run), run['steps'][0]
+        step = reach['classifier/bias'] / count
+        for error, noticed in ((1e-2 * step, True), (1e-5 * step, False)):
+            wrong = start | {'classifier/bias': start['classifier/bias'] + error}
+            assert align.compare_variables('weights', wrong, start, align.BACKWARD, reach).passed != noticed
+        for error, noticed in ((1e-2, True), (1e-4, False)):
+            theirs = {name: value.astype(np.float64) + reach[name] for name, value in start.items()}
+            ours = {name: value + error * reach[name] for name, value in theirs.items()}
+            assert align.compare_changes('changes', ours, theirs, start, align.CHANGE).passed != noticed
 
 
 @with_goldens
@@ -156,15 +187,22 @@ def test_bad_options_of_the_command(option, message, tiny_bert, capsys):
 
 
 def test_softmax_is_computed_in_float32():
-    """The weights of attention are those of float64, from products in bfloat16."""
+    """The weights of attention are those of float64, from the products that this processor gives in bfloat16."""
     from engine.layers import Attention, tf
     random = np.random.default_rng(0)
     q, k = (tf.constant(random.normal(size=(2, 2, 7, 20)) * 3, tf.bfloat16) for _ in range(2))
     mask = np.arange(7) < np.array([[7], [4]])
-    weights = tf.function(Attention(2, 20, dtype='mixed_bfloat16').weights_of)(q, k, tf.constant(mask))
-    q, k = (np.array(tf.cast(x, tf.float64)) for x in (q, k))
-    products = tf.cast(tf.cast(q @ k.swapaxes(-1, -2), tf.bfloat16), tf.float64)        # as the layer has them
-    scores = np.where(mask[:, None, None], np.array(products) / 20 ** 0.5, -np.inf)
+    layer = Attention(2, 20, dtype='mixed_bfloat16')
+
+    @tf.function
+    def weights_and_products():         # in one graph, which has the product once
+        return layer.weights_of(q, k, tf.constant(mask)), tf.matmul(q, k, transpose_b=True)
+    weights, products = weights_and_products()
+    assert (weights.dtype, products.dtype) == (tf.float32, tf.bfloat16)
+    q, k, products = (np.array(tf.cast(x, tf.float64)) for x in (q, k, products))
+    # A kernel may add up in any order and in float32, and rounds once, to bfloat16's 8 bits.
+    assert (np.abs(products - q @ k.swapaxes(-1, -2)) <= 2 ** -8 * (np.abs(q) @ np.abs(k).swapaxes(-1, -2))).all()
+    scores = np.where(mask[:, None, None], products / 20 ** 0.5, -np.inf)
     exact = np.exp(scores - scores.max(-1, keepdims=True))
     exact /= exact.sum(-1, keepdims=True)
     assert np.abs(weights - exact).max() <= 1e-6
