@@ -438,18 +438,21 @@ def test_the_last_batch_is_filled_up_with_rows_that_weigh_nothing(tiny_bert):
 
 @pytest.mark.parametrize('slow', ['data', 'model'])
 def test_the_time_that_the_training_waits(tiny_bert, monkeypatch, slow):
+    """On a machine that does other things as well: no longer than it is in next(), and for slow data most of theirs."""
     data, batch = of_lengths(range(3, 43), tiny_bert), tokens.Tokens.batch
 
     def slowly(self, *args):
-        time.sleep(0.02 if slow == 'data' else 0)
+        time.sleep(0.1 if slow == 'data' else 0)
         return batch(self, *args)
     monkeypatch.setattr(tokens.Tokens, 'batch', slowly)
     batches = iter(data.training_batches(make_knobs('--model', tiny_bert, '--batch-size', 2)))
-    for _ in range(20):
+    asking = 0.0
+    for _ in range(10):
+        asked = time.time()
         next(batches)
-        time.sleep(0.02 if slow == 'model' else 0)
-    waited = data.waited
-    assert 0.3 < waited < 1 if slow == 'data' else 0 < waited < 0.2
+        asking += time.time() - asked
+        time.sleep(0.1 if slow == 'model' else 0)
+    assert (0.5 if slow == 'data' else 0.0) < data.waited <= asking
 
 
 def test_vocabulary_that_does_not_fit(tmp_path):
