@@ -56,7 +56,7 @@ def test_twenty_steps_of_both_recipes(setup):
         (weights, rates), (expected, expected_rates) = setup.train(run), numpy.train(run)
         assert align.relative(rates, expected_rates) < 1e-7
         assert align.compare_variables('weights', weights, expected, 1e-4, setup.reach(run)).passed
-        assert align.compare_changes('change', weights, expected, start, 1e-3).passed
+        assert align.compare_changes('changes', weights, expected, start, align.STEPS, 1e-3).passed
         if family in FAMILIES:
             golden = json.loads(GOLDENS.read_text())[family][run['recipe']['schedule']]
             assert align.relative(rates, np.array(golden['rates'])) < 1e-7
@@ -82,18 +82,20 @@ def test_what_the_steps_of_a_run_can_reach(setup):
 
 
 def test_a_hundredth_of_a_step_is_noticed(setup):
-    """In a variable that is near 0 by itself; where the values are large by the changes, all together."""
+    """In a variable near 0 one such error after all steps; in any other one that all steps have."""
     start = align.named_arrays(setup.models['MRPC'])
     for run in setup.runs:
-        reach, count = setup.reach(run), run['steps'][0]
-        step = reach['classifier/bias'] / count
-        for error, noticed in ((1e-2 * step, True), (1e-5 * step, False)):
-            wrong = start | {'classifier/bias': start['classifier/bias'] + error}
+        reach, steps = setup.reach(run), run['steps'][0]
+        step = reach['classifier/bias'] / steps
+        for error, noticed in ((1e-2, True), (1e-5, False)):
+            wrong = start | {'classifier/bias': start['classifier/bias'] + error * step}
             assert align.compare_variables('weights', wrong, start, align.BACKWARD, reach).passed != noticed
-        for error, noticed in ((1e-2, True), (1e-4, False)):
-            theirs = {name: value.astype(np.float64) + reach[name] for name, value in start.items()}
-            ours = {name: value + error * reach[name] for name, value in theirs.items()}
-            assert align.compare_changes('changes', ours, theirs, start, align.CHANGE).passed != noticed
+        theirs = {name: value.astype(np.float64) + reach[name] for name, value in start.items()}
+        assert align.compare_changes('changes', theirs, theirs, start, steps, align.CHANGE).passed
+        for name in start:
+            wrong = theirs | {name: theirs[name] + 1e-2 * reach[name]}
+            row = align.compare_changes('changes', wrong, theirs, start, steps, align.CHANGE)
+            assert not row.passed and row.what.endswith(f'worst {name}')
 
 
 @with_goldens
