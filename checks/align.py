@@ -268,13 +268,13 @@ def worst_of(rows):
 def compare_changes(what, ours, theirs, start, steps, threshold):
     """A row about what training has changed, by the Euclidean norm, in the variable where the difference is largest.
 
-    What float32 adds, in every step at random up to half of a weight's last digit, is not counted: a LayerNorm's gamma
-    near 1 has no finer steps.
+    Half of a weight's last digit in float32 is not counted for each step: equal steps are all rounded the same way, and
+    a LayerNorm's gamma, near 1, has no finer ones.
     """
     rows = []
     for name in theirs:
         apart = np.linalg.norm(ours[name].astype(np.float64) - theirs[name])
-        rounding = 2 ** -24 * np.sqrt(steps) * np.linalg.norm(theirs[name])
+        rounding = 2 ** -24 * steps * np.linalg.norm(theirs[name])
         same_size = query_bias(name)
         size = np.linalg.norm(theirs[same_size] - start[same_size].astype(np.float64))
         own, moved = (np.linalg.norm(after[name] - start[name].astype(np.float64)) for after in (ours, theirs))

@@ -82,7 +82,7 @@ def test_what_the_steps_of_a_run_can_reach(setup):
 
 
 def test_a_hundredth_of_a_step_is_noticed(setup):
-    """In a variable near 0 one such error after all steps; in any other one that all steps have."""
+    """In a variable near 0 after all steps; after one step, where little is rounded, in any variable."""
     start = align.named_arrays(setup.models['MRPC'])
     for run in setup.runs:
         reach, steps = setup.reach(run), run['steps'][0]
@@ -90,6 +90,8 @@ def test_a_hundredth_of_a_step_is_noticed(setup):
         for error, noticed in ((1e-2, True), (1e-5, False)):
             wrong = start | {'classifier/bias': start['classifier/bias'] + error * step}
             assert align.compare_variables('weights', wrong, start, align.BACKWARD, reach).passed != noticed
+        if steps > 1:
+            continue
         theirs = {name: value.astype(np.float64) + reach[name] for name, value in start.items()}
         assert align.compare_changes('changes', theirs, theirs, start, steps, align.CHANGE).passed
         for name in start:
