@@ -108,14 +108,6 @@ def test_an_export_gives_what_its_run_gives(runs, exports, opened):
         assert not [path for path in folder.parent.iterdir() if path.name.startswith('.')]
 
 
-def assert_the_same(rows, expected):
-    """Texts that are computed alone or padded have the same answers, but for rounding."""
-    for row, other in zip(rows, expected, strict=True):
-        assert row.keys() == other.keys()
-        assert row['prediction'] == other['prediction']
-        assert [float(row[label]) for label in list(row)[1:]] == pytest.approx(
-            [float(other[label]) for label in list(other)[1:]], abs=1e-5)
-
 
 def test_every_form_of_input_and_output(runs, exports, opened, capsys, monkeypatch, tmp_path):
     texts = [('It rains.', 'a "quote'), ('', 'b'), ('It rains "now\u2028', 'c d e')]
