@@ -14,6 +14,10 @@ ROOT = Path(__file__).resolve().parent
 
 BATCH_COST = 200            # tokens that could be computed in the time that a batch of prediction takes by itself
 PADDING = 0.05              # the share of padding that training batches may hold; less takes more lengths to pad to
+XLA_LENGTHS = 4             # at most so many lengths where XLA compiles the step, once for each
+# Whether compiling pays (plan.py, steps; devices.py): estimates for 12 layers on a GPU, not measured yet.
+XLA_COMPILES = 25.0         # seconds that compiling a training step for one length takes
+XLA_SAVES = 0.008           # seconds that the compiled step saves
 CACHE_LIMIT = 2 * 2**30     # bytes of token ids that are kept; all of GLUE takes 0.3 GB for one vocabulary
 
 # ---- Recipes: what a model brings along -----------------------------------------------------------------------------
@@ -37,7 +41,7 @@ RECIPES = {
 RECIPES['electra-large'] = RECIPES['electra'] | {'learning_rate': 5e-5, 'layer_decay': 0.9}
 # The small BERTs: of the learning rates that their authors try (google-research/bert, README: 3e-4 to 3e-5).
 RECIPES['bert-small'] = RECIPES['bert'] | {'learning_rate': 1e-4}
-# all-MiniLM-L6-v2 is small and was last trained on sentence vectors: it wants larger steps than BERT (README, Results).
+# all-MiniLM-L6-v2 is small and was last trained on sentence vectors: it wants larger steps than BERT (docs/results.md).
 RECIPES['minilm'] = RECIPES['bert'] | {'learning_rate': 1e-4}
 
 # ---- Models ---------------------------------------------------------------------------------------------------------
@@ -91,17 +95,17 @@ def knob(default, help, low=None, high=None, choices=None):
 class Knobs:
     """Every knob of every script; each is also a command-line option. None: from the model's recipe, or as it says.
 
-    A script may give a value for each recipe: `epochs={'bert': 10, 'electra': 3}`.
+    A script may give a value for each recipe: `epochs={'bert': 10, 'electra': 3}`. A family of scripts adds knobs of
+    its own by subclassing this (with @dataclasses.dataclass): each is an option of these scripts then.
     """
-    task: dataclasses.InitVar[str]          # the name of the script and of its folder in runs/; no option
-
     # What and where
     model: str = knob('bert-base-uncased', f'a folder with a checkpoint, or one of: {", ".join(MODELS)}')
     init: str = knob('', 'start from the weights of this run: a folder in runs/')
+    name: str = knob('', 'of this variant: the run goes to a folder of its own, beside the one without a name')
     demo: bool = knob(False, 'train minilm on the small data set in demo/: no download, about a minute, no real score')
     data_dir: str = knob('datasets', 'GLUE in its official layout: CoLA/train.tsv, ...')
     model_dir: str = knob('pretrained', 'downloaded models')
-    runs_dir: str = knob('runs', 'what a run leaves behind goes to RUNS_DIR/TASK/MODEL-seedSEED')
+    runs_dir: str = knob('runs', 'what a run leaves behind goes to RUNS_DIR/SCRIPT/MODEL-seedSEED[-NAME]')
     results_dir: str = knob('results', 'the files for the leaderboard')
     cache_dir: str = knob('cache', 'token ids, kept between runs')
     cache: bool = knob(True, 'keep token ids in CACHE_DIR, and take them from there (--no-cache: neither)')
@@ -122,6 +126,8 @@ class Knobs:
     # Training
     seed: int = knob(42, 'of the new layers, the shuffling and the dropout', 0, 2**31 - 1)
     epochs: int = knob(3, 'passes over the training data', 1, 1000)
+    updates: int = knob(0, 'train for this number of updates instead of epochs; 0: for epochs', 0, 10**9)
+    score_every: int = knob(0, 'updates from one scoring on dev to the next; 0: an epoch', 0, 10**9)
     batch_size: int = knob(32, 'examples in a training step', 1, 65536)
     eval_batch_size: int = knob(128, 'most examples in a step of evaluation or prediction', 1, 65536)
     learning_rate: float = knob(None, 'the peak of the schedule', 1e-9, 1.0)
@@ -136,8 +142,8 @@ class Knobs:
     precision: str = knob('auto', 'of the matrix products; residual sums, LayerNorm, softmax and loss stay float32. '
                           'auto: float32 on the CPU, 16 bits on a GPU that is made for them',
                           choices=('auto', 'float32', 'bfloat16', 'float16'))
-    jit: bool = knob(None, 'compile the step with XLA, once for each length; by itself on GPUs. On a CPU gelu alone, '
-                     'or nothing with --no-jit')
+    jit: bool = knob(None, 'compile the step with XLA, once for each length; by itself on GPUs, where it pays. On a '
+                     'CPU gelu alone, or nothing with --no-jit')
     grad_accumulation: int = knob(1, 'steps of batch_size examples that make one update, as if a batch were that many '
                                   'times as large', 1, 65536)
     steps_per_execution: int = knob(1, 'training steps between two returns to Python', 1, 10000)
@@ -146,11 +152,17 @@ class Knobs:
     pooling: str = knob('auto', 'the vector that stands for the text; auto: as the model was trained',
                         choices=('auto', 'cls', 'pooler', 'mean'))
 
-    def __post_init__(self, task):
-        self.task, self.recipe = task, None
-        self.lengths = None     # that batches are padded to: set by training_batches(), from the training data
+    # No options, but what settle() finds out: the path of the script, and the recipe.
+    script: str = ''
+    recipe: str = ''
 
-    def for_recipe(self, recipe, given):
+    @property
+    def task(self):
+        """How a run names its script: 'CoLA', 'chinese/LCQMC'; the file's name alone where it lies elsewhere."""
+        path = Path(self.script).with_suffix('')
+        return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+
+    def settle(self, script, recipe, given):
         """These knobs with every value settled: `given` (the command line), else the script's, else the recipe's.
 
         A knob the script gives by recipe is looked up by the recipe's name, then by its family ('electra-large', then
@@ -158,14 +170,17 @@ class Knobs:
         """
         family = recipe.split('-')[0]
         values = {}
-        for field in dataclasses.fields(self):
+        for field in options(self):
             value = given.get(field.name, getattr(self, field.name))
             if isinstance(value, dict):
                 value = value.get(recipe, value.get(family, field.default))
             values[field.name] = RECIPES[recipe].get(field.name) if value is None else value
-        knobs = Knobs(self.task, **values)
-        knobs.recipe = recipe
-        return knobs
+        return dataclasses.replace(self, script=str(Path(script).resolve()), recipe=recipe, **values)
+
+
+def options(knobs):
+    """The fields of a Knobs, or of a subclass, that are command-line options."""
+    return [field for field in dataclasses.fields(knobs) if 'help' in field.metadata]
 
 
 # What --demo sets, unless the command line says otherwise.
@@ -173,33 +188,42 @@ DEMO = {'model': 'minilm', 'data_dir': str(ROOT / 'demo'), 'runs_dir': 'runs/dem
         'epochs': 5, 'fresh': True}
 
 
-def parse_args(knobs, description, argv=None):
+def parse_args(knobs, program, description, argv=None):
     """The knobs that the command line sets, as {name: value}. Exits with status 2 on an unknown option or bad value."""
-    parser = argparse.ArgumentParser(prog=f'{knobs.task}.py', description=description, allow_abbrev=False,
+    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    for field in dataclasses.fields(knobs):
+    for field in options(knobs):
         if field.type is tuple and not getattr(knobs, field.name):
             continue            # a regression has no labels
-        default, meta = getattr(knobs, field.name), field.metadata
-        names = dict.fromkeys([f'--{field.name.replace("_", "-")}', f'--{field.name}'])
-        shown = ', '.join(map(str, default)) if isinstance(default, tuple) else \
-            ', '.join(f'{recipe} {value}' for recipe, value in default.items()) if isinstance(default, dict) else \
-            ("the model's recipe" if field.name in RECIPES['bert'] else '') if default is None else default
-        options = {'dest': field.name, 'default': argparse.SUPPRESS,
-                   'help': f'{meta["help"]} ({shown})' if shown not in ('', False) else meta['help']}
+        name, meta = f'--{field.name.replace("_", "-")}', field.metadata
+        shown = shown_default(field.name, getattr(knobs, field.name))
+        settings = {'default': argparse.SUPPRESS, 'help': f'{meta["help"]} ({shown})' if shown else meta['help']}
         if field.type is bool:
-            parser.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
+            parser.add_argument(name, action=argparse.BooleanOptionalAction, **settings)
         elif field.type is tuple:
-            parser.add_argument(*names, type=names_of, metavar='A,B,...', **options)
+            parser.add_argument(name, type=names_of, metavar='A,B,...', **settings)
+        elif meta['choices']:
+            parser.add_argument(name, type=field.type, choices=meta['choices'], **settings)
         else:
-            parser.add_argument(*names, type=within(field.type, meta['low'], meta['high']), choices=meta['choices'],
-                                metavar=None if meta['choices'] else field.name.upper(), **options)
+            parser.add_argument(name, type=within(field.type, meta['low'], meta['high']), metavar=field.name.upper(),
+                                **settings)
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         known = [name for action in parser._actions for name in action.option_strings]
         close = difflib.get_close_matches(unknown[0].split('=')[0], known, 1)
         parser.error(f'unknown option {unknown[0]}' + (f'; did you mean {close[0]}?' if close else ''))
     return (DEMO if getattr(given, 'demo', False) else {}) | vars(given)
+
+
+def shown_default(name, default):
+    """What --help says about a knob's default; '' where there is nothing to say."""
+    if default is None:
+        return "the model's recipe" if name in RECIPES['bert'] else ''
+    if isinstance(default, tuple):
+        return ', '.join(map(str, default))
+    if isinstance(default, dict):
+        return ', '.join(f'{recipe} {value}' for recipe, value in default.items())
+    return '' if default is False else str(default)
 
 
 def names_of(text):
@@ -214,9 +238,10 @@ def within(kind, low, high):
     """A type for argparse: a `kind` from low to high, where they are given."""
     def convert(text):
         value = kind(text)
-        if low is not None and not value >= low or high is not None and not value <= high:
-            raise argparse.ArgumentTypeError(f'{text} is not within {low} and {high}' if high is not None else
-                                             f'{text} is below {low}')
+        too_low, too_high = low is not None and not value >= low, high is not None and not value <= high     # or nan
+        if too_low or too_high:
+            limits = f'below {low}' if high is None else f'not within {low} and {high}'
+            raise argparse.ArgumentTypeError(f'{text} is {limits}')
         return value
     convert.__name__ = kind.__name__    # argparse says "invalid int value"
     return convert

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -36,10 +37,16 @@ from checks import reference
 from checks.google_tokenization import GoogleTokenizer
 from checks.peer import peer_folders
 from checks.random_model import random_model
-from engine.checkpoints import hugging_face_name, load_tokenizer, open_model
+from engine.backend import keras, tf
+from engine.checkpoints import open_model
 from engine.console import markdown_table
+from engine.encoders import build_encoder, named_weights
+from engine.families import hugging_face_name
 from engine.files import UserError, status_of, write_file
-from snippets import Example, build_encoder, keras, named_weights, predict, tf, token_ids
+from engine.prediction import Predictor
+from engine.tokens import make_rows
+from engine.vocabulary import load_vocabulary
+from snippets import Example
 from tools.runs import exact_products
 
 EXACT, RATE, FORWARD, BACKWARD, CHANGE = 0.0, 1e-7, 1e-5, 1e-4, 1e-3
@@ -75,16 +82,16 @@ class Setup:
         self.model, self.model_dir, self.data_dir = str(model), model_dir, data_dir
         self.checkpoint = open_model(self.model, model_dir)
         exact_products()
-        self.tokenizer = load_tokenizer(self.checkpoint.folder, self.checkpoint.config['vocab_size'])
+        self.vocabulary = load_vocabulary(self.checkpoint.folder, self.checkpoint.config['vocab_size'])
         self.examples, self.tokens, self.data, self.models = [], {}, {}, {}
         for task, (script, _) in SCRIPTS.items():
             knobs = self.knobs(task)
             examples = script.load_data(knobs, 'dev')[:BATCH * BATCHES]
             self.examples += examples
-            self.tokens[task] = tokens = token_ids(self.tokenizer, knobs.maxlen, examples)
+            self.tokens[task] = tokens = make_rows(self.vocabulary, knobs.maxlen, examples)
             rows = np.arange(len(tokens))
             ids, segments = (np.split(array, BATCHES) for array in tokens.batch(rows))      # one width, so one trace
-            self.data[task] = list(zip(ids, segments, np.split(tokens.labels[rows], BATCHES), strict=True))
+            self.data[task] = list(zip(ids, segments, np.split(tokens.gold[rows], BATCHES), strict=True))
             self.models[task] = self.build(script.build_model, knobs, STEPS * BATCH)
         self.heads = {task: {name: value for name, value in named_arrays(one).items() if 'classifier/' in name}
                       for task, one in self.models.items()}
@@ -96,7 +103,8 @@ class Setup:
 
     def knobs(self, task, recipe='bert', **given):
         """The knobs of a script for this model and a schedule of STEPS steps."""
-        return SCRIPTS[task][0].knobs.for_recipe(recipe, {
+        script = SCRIPTS[task][0]
+        return script.knobs.settle(script.__file__, recipe, {
             'model': self.model, 'model_dir': self.model_dir, 'data_dir': str(self.data_dir), 'batch_size': BATCH,
             'eval_batch_size': BATCH, 'epochs': 1, 'maxlen': 64, 'dropout': 0.0, 'precision': 'float32', **given})
 
@@ -159,7 +167,8 @@ class Numpy:
 
     def inputs(self):
         """A function from two texts and the largest length to token ids and segment ids."""
-        return GoogleTokenizer(self.setup.tokenizer[0].get_vocab(), self.setup.tokenizer[0].normalizer.lowercase).inputs
+        tokenizer = self.setup.vocabulary.tokenizer
+        return GoogleTokenizer(tokenizer.get_vocab(), tokenizer.normalizer.lowercase).inputs
 
     def forward(self, task):
         """The hidden states, the text vector, logits, loss and gradients of the task's first batch."""
@@ -204,7 +213,7 @@ class Peer:
             zip(texts, answer['ids'], strict=True))
 
     def inputs(self):
-        tokenizer = GoogleTokenizer({'[CLS]': self.setup.tokenizer[1], '[SEP]': self.setup.tokenizer[2]})
+        tokenizer = GoogleTokenizer({'[CLS]': self.setup.vocabulary.cls, '[SEP]': self.setup.vocabulary.sep})
         tokenizer.ids = lambda text: list(self.ids[text])       # only the rows are made by Google's rule
         return tokenizer.inputs
 
@@ -324,7 +333,7 @@ def align(setup, python):
 def compare_tokens(setup, inputs):
     """Token ids and segment ids; the difference is the number of rows that are not the same."""
     for maxlen in (16, 64, 128):
-        data, differing, count = token_ids(setup.tokenizer, maxlen, setup.examples), 0, 0
+        data, differing, count = make_rows(setup.vocabulary, maxlen, setup.examples), 0, 0
         for i, example in enumerate(setup.examples):
             ids, segments = inputs(example.text_a, example.text_b, maxlen)
             differing += [array[0].tolist() for array in data.batch(np.array([i]))] != [ids, segments]
@@ -335,11 +344,12 @@ def compare_tokens(setup, inputs):
 
 def compare_precision(setup):
     """What mixed precision does to the logits, beside float32 on the same rows; and that LayerNorm does not suffer."""
-    logits, tokens = {'float32': predict(setup.knobs('MRPC'), setup.models['MRPC'], setup.tokens['MRPC'])}, []
+    tokens = setup.tokens['MRPC']
+    logits = {'float32': Predictor(setup.knobs('MRPC'), setup.models['MRPC']).predict(tokens)}
     for precision in ('bfloat16', 'float16'):
         knobs = setup.knobs('MRPC', precision=precision)
-        built, tokens = MRPC.build_model(knobs, STEPS * BATCH), setup.tokens['MRPC']
-        logits[precision] = predict(knobs, built, tokens)       # the head is the same, as the seed is
+        built = MRPC.build_model(knobs, STEPS * BATCH)
+        logits[precision] = Predictor(knobs, built).predict(tokens)     # the head is the same, as the seed is
         yield compare(f'logits in {precision}, against our float32', logits[precision], logits['float32'], None)
         norm = [layer for layer in built.layers if layer.name.endswith('FeedForward-Norm')][-1]
         x, y = keras.Model(built.inputs, [norm.get_input_at(-1), norm.get_output_at(-1)])(
@@ -362,7 +372,7 @@ def compare_metrics():
         files = np.repeat(['dev_matched.tsv', 'dev_mismatched.tsv'], 500)
         examples = [Example(file, i, i, '', None, label) for i, (file, label) in enumerate(
             zip(files, labels, strict=True))]
-        ours += script.score(logits, examples).values()
+        ours += script.score(logits, SimpleNamespace(examples=examples, gold=labels)).values()
         theirs += [METRICS[metric](labels, logits) for metric in task.metrics]
     what = f'{len(ours)} metrics of {len(config.TASKS)} tasks, against scikit-learn and SciPy'
     return compare(what, ours, theirs, EXACT)

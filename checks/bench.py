@@ -8,12 +8,12 @@
 
 Tasks come first; every option of the scripts works here too (--batch-size, --data-dir, --limit, ...). Each measurement
 is a process of its own, so that its memory and its first step are those of a run. Training and evaluation are
-snippets.train and snippets.predict as the scripts call them; only the epoch is shorter: --steps batches, evenly spaced
+train() and predict() as the scripts call them; only the epoch is shorter: --steps batches, evenly spaced
 in the order of length, so that they cost what the epoch's batches cost on average. One step of every length goes ahead
 and is not timed. --length: made-up texts of exactly these lengths instead of a task.
 
 examples/s and tokens/s count no padding. first step, s: from the start of the process. peak GiB: of the process; on a
-GPU of its memory. of the forward rate: snippets.predict over the compiled forward pass on the same batches in memory.
+GPU of its memory. of the forward rate: predict() over the compiled forward pass on the same batches in memory.
 utilisation: 3 s (2 N + 4 L s h) FLOP for a sequence of s tokens, padding included (N weights of the dense layers, L
 layers of size h), over the rate of large matrix products on the same device in the same precision, just before and
 after the training.
@@ -188,7 +188,7 @@ def share(value):
 TRAINING = [        # heading, figure, how it is written
     ('examples/s', 'examples_per_second', number), ('tokens/s', 'tokens_per_second', number),
     ('steps/s', 'steps_per_second', number), ('utilisation', 'utilisation', share), ('padding', 'padding', share),
-    ('lengths', lambda row: len(row['lengths']), number), ('waiting for input', 'waiting', share),
+    ('lengths', lambda row: len(row['lengths']), number), ('making batches', 'making_batches', share),
     ('traces', 'traces', number), ('first step, s', 'first_step', number), ('of fit', 'first_step_of_fit', number),
     ('peak GiB', peak, number)]
 OTHER = [
@@ -252,11 +252,11 @@ def describe(results, command):
 def settle(arguments):
     """The tool's own options, the knobs of the command line, and the work: [{'name', 'script', 'length'}]."""
     tasks, rest = words_and_options(arguments)
-    defaults = Options('checks/bench')
-    given = config.parse_args(defaults, __doc__, rest)
+    defaults = Options()
+    given = config.parse_args(defaults, 'python -m checks.bench', __doc__, rest)
     own = {field.name for field in dataclasses.fields(Options)} - {
         field.name for field in dataclasses.fields(config.Knobs)} | {'precision'}
-    options = dataclasses.replace(defaults, task='checks/bench', **{k: v for k, v in given.items() if k in own})
+    options = dataclasses.replace(defaults, **{k: v for k, v in given.items() if k in own})
     knobs = {'model': defaults.model} | {name: value for name, value in given.items() if name not in own}
 
     names = [task.replace('-', '') for task in tasks]

@@ -3,7 +3,7 @@
     python -m checks.bench_ours REQUEST ANSWER       # two json files, of checks.bench and for it
 """
 
-import importlib
+import dataclasses
 import json
 import platform
 import re
@@ -12,16 +12,21 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 import config
-import snippets
-from engine import launch
-from engine.checkpoints import load_tokenizer, open_model
+from engine import batches, launch, training
+from engine.backend import GPUS, keras, tf
+from engine.checkpoints import open_model
+from engine.devices import distribution
 from engine.files import UserError, read_json, status_of, write_json
-from engine.launch import GPUS
-from snippets import Example, keras, tf
+from engine.run import configuration
+from engine.tokens import make_rows, tokenize
+from engine.vocabulary import load_vocabulary
+from snippets import Example
+from tools.runs import load_script
 
 PEER_EXAMPLES = 20000       # that the peer gets of a larger training file: it draws its batches at random
 PEER_ROWS = 32              # in its evaluation batches on a CPU: it does not sort, more would be more padding
@@ -32,14 +37,11 @@ SENTENCE = 'Sailors rode the breeze, unhurried.'        # that both tokenizers m
 
 
 def settle(request):
-    """The script and the knobs of a measurement, as launch.start settles them."""
-    script, given = importlib.import_module(request['script']), request['knobs']
-    model = given['model']
-    recipe = config.MODELS[model].recipe if model in config.MODELS else \
-        open_model(model, given.get('model_dir', config.Knobs.model_dir)).recipe
-    length = {'maxlen': request['length']} if request['length'] else {}
-    knobs = script.knobs.for_recipe(recipe, given | length | {'epochs': 1, 'cache': False})
-    return script, launch.for_device(knobs)
+    """The script and the knobs of a measurement, as from the command line."""
+    script, given = load_script(request['script']), request['knobs'] | {'epochs': 1, 'cache': False}
+    if request['length']:
+        given['maxlen'] = request['length']
+    return script, launch.settle(script.knobs, script.__file__, given)
 
 
 def examples_of(request, script, knobs, split):
@@ -47,7 +49,7 @@ def examples_of(request, script, knobs, split):
     if not request['length']:
         return script.load_data(knobs, split)
     checkpoint = open_model(knobs.model, knobs.model_dir)
-    vocabulary = load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size'])[0].get_vocab()
+    vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size']).tokenizer.get_vocab()
     words = sorted(token for token in vocabulary if re.fullmatch('[a-z]+', token))       # one token each
     count = ((request['steps'] or 20) + 4) * knobs.batch_size if split == 'train' else \
         request['evaluation_examples'] or 400       # the peer skips 3 steps
@@ -110,37 +112,33 @@ def peaks():
     return found | ({'gpu_peak_gib': tf.config.experimental.get_memory_info('GPU:0')['peak'] / 2**30} if GPUS else {})
 
 
-class Clock(snippets.Monitor):
-    """Takes the time where a Monitor scores dev and writes files; `warm` steps are left out of the rate."""
+class Clock(keras.callbacks.Callback):
+    """Takes the time while train() trains; the first `warm` steps are left out of the rate."""
 
-    def __init__(self, warm, steps, products, *args):
-        super().__init__(*args)
-        self.warm, self.steps, self.products, self.first_step, self.begun = warm, steps, products, None, None
+    def __init__(self, warm, products):
+        super().__init__()
+        self.warm, self.products, self.first_step, self.warmed_up = warm, products, None, None
 
-    def now(self, done):
+    def now(self):
         int(tf.convert_to_tensor(self.model.optimizer.iterations))      # waits for the device
-        return {'time': time.time() - self.products.seconds, 'waited': self.train_data.waited, 'done': done}
+        return time.time() - self.products.seconds
 
     def on_train_begin(self, logs=None):
-        self.fit_began = time.time()
+        self.began = time.time()
 
     def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch, logs)
+        done = batch + 1
         if self.first_step is None:
-            self.first_step = self.now(batch + 1)['time']
-        if self.begun is None and batch + 1 >= self.warm:
-            self.begun = self.now(batch + 1)
+            self.first_step = self.now()
+        if self.warmed_up is None and done >= self.warm:
+            self.warmed_up, self.done_before = self.now(), done
             self.products.run()
-        elif self.begun and time.perf_counter() > self.products.ended + 1:
-            self.now(batch + 1)
+        elif self.warmed_up and time.perf_counter() > self.products.ended + 1:
+            self.now()
             self.products.run()
 
-    def on_epoch_end(self, epoch, logs=None):
-        self.bar.close()
-        self.ended = self.now(self.steps)
-
-    def end(self):
-        pass
+    def on_test_begin(self, logs=None):
+        self.ended = self.now()
 
 
 # ---- A measurement --------------------------------------------------------------------------------------------------
@@ -149,7 +147,8 @@ class Clock(snippets.Monitor):
 def measure(request):
     """{figure: value} of tokenization, training and evaluation, by the functions that the scripts call."""
     script, knobs = settle(request)
-    with launch.distribution(knobs)[0].scope():
+    with distribution(knobs)[0].scope(), tempfile.TemporaryDirectory() as folder:
+        knobs = dataclasses.replace(knobs, runs_dir=folder, results_dir=folder, save_every=1e9)
         return measure_run(request, script, knobs)
 
 
@@ -158,89 +157,91 @@ def measure_run(request, script, knobs):
     keras.utils.set_random_seed(knobs.seed)
     examples = {split: examples_of(request, script, knobs, split) for split in ('train', 'dev')}
     checkpoint = open_model(knobs.model, knobs.model_dir)
-    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size'])
+    vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size'])
     began = time.perf_counter()
-    train_data = snippets.token_ids(tokenizer, knobs.maxlen, examples['train'])
+    train_data = make_rows(vocabulary, knobs.maxlen, examples['train'], knobs.labels)
     seconds, tokens = time.perf_counter() - began, int(train_data.lengths.sum())
-    found = {'tokenization_examples_per_second': len(train_data) / seconds,
-             'tokenization_tokens_per_second': tokens / seconds}
-    dev_data = snippets.tokenize(knobs, examples['dev'])
+    figures = {'tokenization_examples_per_second': len(train_data) / seconds,
+               'tokenization_tokens_per_second': tokens / seconds}
+    dev_data = tokenize(knobs, examples['dev'])
     model = script.build_model(knobs, len(train_data))
-    with tempfile.TemporaryDirectory() as folder:
-        knobs.runs_dir = knobs.results_dir = folder
-        found |= train(request, knobs, model, train_data, dev_data)
-    found |= evaluate(knobs, model, dev_data, request['evaluation_examples'])
+    predictor, more = train(request, knobs, model, train_data, dev_data)
+    figures |= more | evaluate(predictor, dev_data, request['evaluation_examples'])
     device = tf.config.experimental.get_device_details(GPUS[0]).get('device_name', GPUS[0].name) if GPUS else None
-    about = launch.run_config(knobs)
-    return found | {'device': device or cpu(), 'cores': about['cores'], 'versions': about['versions']}
+    about = configuration(knobs)
+    return figures | {'device': device or cpu(), 'cores': about['cores'], 'versions': about['versions']}
 
 
 def train(request, knobs, model, data, dev_data):
-    """The figures of snippets.train, which is given only some of the epoch's batches."""
-    batches = data.shuffled(knobs.seed, 0, knobs.batch_size)
-    lengths = data.fewest_lengths(batches)      # from all of them, as ever
-    chosen = stratified(batches, data.lengths, request['steps'], knobs.seed)
-    warm = widest_first(chosen, [data.batch(rows, lengths)[0].shape[1] for rows in chosen])
+    """(Predictor, the figures of train(), which is given only some of the epoch's batches)."""
+    whole_epoch = [rows for rows, _, _ in batches.training_steps(knobs, data, 0)]
+    most = config.XLA_LENGTHS if model.jit_compile else None
+    widths = batches.choose_widths(data.lengths, whole_epoch, most)     # from all of them, as ever
+    chosen = stratified(whole_epoch, data.lengths, request['steps'], knobs.seed)
+    warm = widest_first(chosen, [data.batch(rows, widths)[0].shape[1] for rows in chosen])
     while len(warm) % knobs.steps_per_execution:
         warm.append(warm[-1])
-    data.fewest_lengths, data.shuffled = lambda batches: lengths, lambda *_: warm + chosen
+    steps = warm + chosen
+    knobs = dataclasses.replace(knobs, updates=len(steps), score_every=len(steps))
     began = time.time()
     products = Products(knobs.precision)
     not_ours = time.time() - began
-    clocks = []
-    snippets.Monitor = lambda *args: clocks.append(Clock(len(warm), len(warm + chosen), products, *args)) or clocks[0]
+    clock = Clock(len(warm), products)
     if GPUS:
         tf.config.experimental.reset_memory_stats('GPU:0')
-    snippets.train(knobs, model, data, dev_data, script_score)
-    found, clock = peaks(), clocks[0]
+    with mock.patch.object(batches, 'epoch_batches', lambda *_: steps), \
+            mock.patch.object(training, 'choose_widths', lambda *_: widths):
+        predictor = training.train(knobs, model, data, dev_data, lambda *_: {'none': 0.0}, callbacks=[clock],
+                                   predict=lambda _, data: np.zeros((len(data), 1)))
+    figures = peaks()
 
-    timed = (warm + chosen)[clock.begun['done']:]
-    seconds = clock.ended['time'] - clock.begun['time']
+    timed = steps[clock.done_before:]
+    seconds = clock.ended - clock.warmed_up
     settings = open_model(knobs.model, knobs.model_dir).config
-    flop = sum(len(rows) * train_flop(settings, data.batch(rows, lengths)[0].shape[1]) for rows in timed)
-    sizes = np.array([data.batch(rows, lengths)[0].shape for rows in batches])      # of the whole epoch
-    step = model.train_tf_function      # None where it is not compiled
+    flop = sum(len(rows) * train_flop(settings, data.batch(rows, widths)[0].shape[1]) for rows in timed)
+    sizes = np.array([data.batch(rows, widths)[0].shape for rows in whole_epoch])
+    began = time.perf_counter()
+    for rows in timed:
+        data.batch(rows, widths)
+    making_batches = time.perf_counter() - began
+    traced = model.train_tf_function        # None where it is not compiled
     devices = tf.distribute.get_strategy().num_replicas_in_sync if GPUS else 1
-    return found | {
+    return predictor, figures | {
         'examples_per_second': sum(map(len, timed)) / seconds, 'steps_per_second': len(timed) / seconds,
         'tokens_per_second': int(sum(data.lengths[rows].sum() for rows in timed)) / seconds,
         'steps': len(timed), 'seconds': seconds, 'padding': 1 - data.lengths.sum() / sizes.prod(1).sum(),
-        'lengths': np.unique(sizes[:, 1]).tolist(),
-        'waiting': (clock.ended['waited'] - clock.begun['waited']) / seconds,
-        'traces': step and step.experimental_get_tracing_count(),
+        'lengths': np.unique(sizes[:, 1]).tolist(), 'making_batches': making_batches / seconds,
+        'traces': traced and traced.experimental_get_tracing_count(),
         'first_step': clock.first_step - request['started'] - not_ours,
-        'first_step_of_fit': clock.first_step - clock.fit_began, 'warm_up': clock.begun['time'] - clock.fit_began,
+        'first_step_of_fit': clock.first_step - clock.began, 'warm_up': clock.warmed_up - clock.began,
         'product_rate': products.rate(), 'utilisation': flop / seconds / products.rate() / devices}
 
 
-def script_score(logits, examples):
-    raise AssertionError('a Clock does not score')
-
-
-def evaluate(knobs, model, data, examples):
-    """The figures of snippets.predict on (a part of) dev, beside those of the forward pass on the same batches."""
+def evaluate(predictor, data, examples):
+    """The figures of predict() on (a part of) dev, beside those of the forward pass on the same batches."""
     def batches_of(data):
-        stream, order = data.batches(knobs.eval_batch_size, knobs.jit and knobs.lengths)
-        return [pair for pair, in stream], order
+        rows = batches.for_prediction(data.lengths, predictor.knobs.eval_batch_size, predictor.widths)
+        return rows, [inputs for inputs, in batches.prediction_stream(data, rows, predictor.widths)]
 
-    inputs, order = batches_of(data)
-    found = {'dev_padding': 1 - data.lengths.sum() / sum(tf.size(ids).numpy() for ids, _ in inputs)}
+    rows, inputs = batches_of(data)
+    figures = {'dev_padding': 1 - data.lengths.sum() / sum(tf.size(ids).numpy() for ids, _ in inputs)}
     if 0 < examples < len(data):        # evenly spaced from the longest to the shortest
-        data = snippets.tokenize(knobs, [data.examples[i] for i in order[::-(-len(data) // examples)]])
-        inputs, _ = batches_of(data)
-    snippets.predict(knobs, model, data)        # traces it, and compiles where it does
+        order = np.concatenate(rows)[:len(data)]
+        data = tokenize(predictor.knobs, [data.examples[i] for i in order[::-(-len(data) // examples)]])
+        _, inputs = batches_of(data)
+    predictor.predict(data)         # traces it, and compiles where it does
     seconds = []
     for _ in range(4):      # in alternation
         began = time.perf_counter()
-        snippets.predict(knobs, model, data)
+        predictor.predict(data)
         middle = time.perf_counter()
-        for output in [model.forward(pair) for pair in inputs]:
+        for output in [predictor.forward(batch) for batch in inputs]:
             output.numpy()
         seconds.append((middle - began, time.perf_counter() - middle))
     seconds = np.array(seconds)
-    return found | {'evaluation_examples_per_second': len(data) / np.median(seconds[:, 0]),
-                    'evaluation_tokens_per_second': int(data.lengths.sum()) / np.median(seconds[:, 0]),
-                    'evaluation_of_forward': seconds[:, 1].sum() / seconds[:, 0].sum()}
+    return figures | {'evaluation_examples_per_second': len(data) / np.median(seconds[:, 0]),
+                      'evaluation_tokens_per_second': int(data.lengths.sum()) / np.median(seconds[:, 0]),
+                      'evaluation_of_forward': seconds[:, 1].sum() / seconds[:, 0].sum()}
 
 
 def cpu():
@@ -291,7 +292,7 @@ def peer_model(request, folder):
     from checks.peer import peer_folders
     name, model_dir = request['knobs']['model'], request['knobs'].get('model_dir', config.Knobs.model_dir)
     checkpoint = open_model(name, model_dir)
-    tokenizer, *_ = load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size'])
+    tokenizer = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size']).tokenizer
     source, tokenizer_folder = peer_folders(name, model_dir, folder)
     return {'model': str(source), 'tokenizer': str(tokenizer_folder), 'sentence': SENTENCE,
             'sentence_ids': tokenizer.encode(SENTENCE, add_special_tokens=False).ids,

@@ -27,7 +27,7 @@ import zipfile
 from pathlib import Path
 
 from engine.console import markdown_row, markdown_table
-from engine.files import UserError, run_folder, show, write_json
+from engine.files import METRICS, WEIGHTS, UserError, run_folder, show, write_json
 
 SECONDS = 10            # for one file
 GIB = 2**30
@@ -96,7 +96,7 @@ def tsv(folder, task):
     script = __import__(task)
     name = config.TASKS[task].folder
     shutil.copytree(config.ROOT / 'demo' / name, folder / 'data' / name)
-    knobs = config.Knobs(task, labels=script.knobs.labels, data_dir=str(folder / 'data'))
+    knobs = config.Knobs(labels=script.knobs.labels, data_dir=str(folder / 'data'))
     path = snippets.data_file(knobs, f'{name}/train.tsv')
     path.write_bytes(b'\n'.join(path.read_bytes().split(b'\n')[:50]) + b'\n')
     return path, lambda: script.load_data(knobs, 'train')
@@ -105,8 +105,9 @@ def tsv(folder, task):
 def model(folder, layout, file):
     import config
     from checks.random_model import SIZES, random_model
-    from engine.checkpoints import Checkpoint, check_shapes, load_tokenizer, load_variables
-    from snippets import tf
+    from engine.backend import tf
+    from engine.checkpoints import Checkpoint, check_shapes, load_variables
+    from engine.vocabulary import load_vocabulary
     from tools.convert import convert
     (folder / 'sizes.json').write_text(json.dumps(SIZES | {'max_position_embeddings': 64, 'layer_norm_eps': 1e-12}))
     source = random_model(folder / 'sizes.json', folder / 'google')
@@ -121,24 +122,24 @@ def model(folder, layout, file):
         checkpoint = Checkpoint(source)
         check_shapes(checkpoint)
         load_variables(checkpoint, variables)
-        load_tokenizer.cache_clear()
-        load_tokenizer(source, checkpoint.config['vocab_size'])[0].encode('an apple, 12 pears')
+        load_vocabulary.cache_clear()
+        load_vocabulary(source, checkpoint.config['vocab_size']).tokenizer.encode('an apple, 12 pears')
     return next(source.glob(file)), read
 
 
 def cache(folder):
     import numpy as np
 
-    from engine import tokens
-    from engine.checkpoints import load_tokenizer
+    from engine.tokens import make_rows
+    from engine.vocabulary import load_vocabulary
     from snippets import Example
     (folder / 'vocab.txt').write_text('\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', *'abcdefgh']) + '\n')
-    tokenizer = load_tokenizer(folder, 12)
+    vocabulary = load_vocabulary(folder, 12)
     examples = [Example('', i, i, 'a b c d'[:i % 8], None, 0) for i in range(200)]
-    truth = tokens.token_ids(tokenizer, 16, examples).ids
+    truth = make_rows(vocabulary, 16, examples).ids
 
     def read():
-        assert np.array_equal(tokens.token_ids(tokenizer, 16, examples, folder / 'cache').ids, truth)
+        assert np.array_equal(make_rows(vocabulary, 16, examples, cache=folder / 'cache').ids, truth)
     read()
     return next((folder / 'cache').iterdir()), read
 
@@ -147,31 +148,42 @@ def state(folder, file):
     import numpy as np
     import safetensors.numpy
 
-    import snippets
-    from engine import resume
-    tf = snippets.tf
+    from engine.backend import tf
+    from engine.files import STATE, WEIGHTS
+    from engine.plan import Plan
+    from engine.state import put_weights_back, read_state, restore, save_state
     variables = {'00000': tf.Variable(tf.random.normal((20, 10))), '00001': tf.Variable(3, dtype=tf.int64)}
-    row = {'epoch': 1, 'loss': 0.5, 'mcc': 0.3, 'score': 0.3, 'same_answer': ''}
-    resume.save(folder, {'epoch': 1, 'step': 2, 'data': 'x', 'epochs': [row]}, variables)
-    safetensors.numpy.save_file({'x': np.ones(3, np.float32)}, folder / resume.WEIGHTS, {'epoch': '1'})
+    row = {'epoch': 1, 'update': 10, 'loss': 0.5, 'mcc': 0.3, 'score': 0.3, 'same_answer': ''}
+    save_state(folder / STATE, {'step': 12, 'rows': [row], 'loss': 0.5, 'train_seconds': 1.0, 'done': False,
+                                'stopped': False, 'data': 'x', 'callbacks': []}, variables)
+    safetensors.numpy.save_file({'x': np.ones(3, np.float32)}, folder / WEIGHTS, {'update': '10'})
 
     def read():
-        assert all(show(row) for row in resume.read(folder, 3, 10)['epochs'])
-        resume.restore(folder / resume.STATE, variables)
-        resume.restore(folder / resume.WEIGHTS, {'x': tf.Variable(tf.zeros(3))})
+        rows = read_state(folder / STATE, Plan(10, (10, 20, 30)))['rows']
+        assert all(show(row) for row in rows)
+        restore(folder / STATE, variables)
+        put_weights_back(folder, rows[0]['update'])
+        restore(folder / WEIGHTS, {'x': tf.Variable(tf.zeros(3))})
     return folder / file, read
 
 
 def run(folder, file):
     import config
-    from engine import launch
-    knobs = config.Knobs('CoLA', labels=('0', '1'), model='minilm', runs_dir=str(folder)).for_recipe('minilm', {})
+    from engine import run
+    from engine.launch import settle
+    given = {'labels': ('0', '1'), 'model': 'minilm', 'runs_dir': str(folder)}
+    knobs = settle(config.Knobs(), config.ROOT / 'CoLA.py', given)
     place = run_folder(knobs)
     place.mkdir(parents=True)
     row = {'epoch': 1, 'loss': 0.1, 'mcc': 0.2, 'score': 0.2, 'train_seconds': 1.0, 'same_answer': ''}
-    write_json(place / 'config.json', launch.run_config(knobs))
-    write_json(place / 'metrics.json', {'finished': True, 'best': row, 'last': row, 'epochs': [row]})
-    return place / file, lambda: launch.finished(knobs, place)
+    write_json(place / 'config.json', run.configuration(knobs))
+    write_json(place / METRICS, {'finished': True, 'best': row, 'last': row, 'epochs': [row]})
+    (place / WEIGHTS).touch()
+
+    def read():
+        if run.status(knobs) == run.Status.FINISHED:
+            run.say_finished(knobs)
+    return place / file, read
 
 
 def archive(folder):

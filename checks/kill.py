@@ -25,11 +25,10 @@ import safetensors.numpy
 
 import config
 from engine.console import markdown_row, markdown_table, words_and_options
-from engine.files import UserError, read_json, status_of
+from engine.files import EARLIER, STATE, UserError, read_json, status_of
 
 TASKS = ('CoLA', 'RTE', 'STSB')
-STATE, EARLIER = 'state.safetensors', 'earlier.safetensors'     # as in resume.py, which would load TensorFlow
-SECONDS = {'train_seconds', 'dev_seconds', 'wait_seconds', 'save_seconds', 'examples_per_second'}
+SECONDS = {'train_seconds', 'dev_seconds', 'save_seconds', 'examples_per_second'}
 STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
@@ -51,7 +50,7 @@ def finish(task, process, log):
 
 def differences(one, two):
     """What differs between two folders in which the same run has ended, in words."""
-    folders = [next(path for path in (folder / 'runs').glob('*/*') if path.is_dir()) for folder in (one, two)]
+    folders = [next((folder / 'runs').rglob('metrics.json')).parent for folder in (one, two)]
     weights = [safetensors.numpy.load_file(folder / 'model.safetensors') for folder in folders]
     metrics = [read_json(folder / 'metrics.json') for folder in folders]
     rows = [[{name: value for name, value in row.items() if name not in SECONDS}
@@ -72,7 +71,7 @@ def wait_for_state(process, folder):
     began = time.time()
     while process.poll() is None:
         with contextlib.suppress(FileNotFoundError):        # the run has ended in between
-            if any(path.stat().st_mtime >= began for path in folder.glob(f'runs/*/*/{STATE}')):
+            if any(path.stat().st_mtime >= began for path in folder.rglob(STATE)):
                 return
         time.sleep(0.02)
 

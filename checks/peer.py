@@ -3,8 +3,9 @@
 import contextlib
 import io
 
-from engine.checkpoints import load_tokenizer, open_model
+from engine.checkpoints import open_model
 from engine.files import write_file, write_json
+from engine.vocabulary import load_vocabulary
 from tools.convert import convert
 
 
@@ -17,7 +18,7 @@ def peer_folders(model, model_dir, folder):
         source = folder / 'converted'
         with contextlib.redirect_stdout(io.StringIO()):     # what is mapped to what
             convert(model, source, model_dir)
-    tokenizer, _, _ = load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size'])
+    tokenizer = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size']).tokenizer
     (folder / 'tokenizer').mkdir()
     write_file(folder / 'tokenizer' / 'vocab.txt', (checkpoint.folder / 'vocab.txt').read_bytes())
     write_json(folder / 'tokenizer' / 'config.json', {'model_type': 'bert'})

@@ -39,7 +39,7 @@ def random_values(shapes, deviation, seed=0):
 def random_variables(family, sizes, seed=0):
     """{Google's name: array} of a checkpoint of this family, far from what training would begin with, so that every
     variable counts."""
-    from engine.checkpoints import encoder_shapes
+    from engine.families import encoder_shapes
     return random_values(encoder_shapes(family, sizes) | EXTRAS[family], lambda name: 0.2, seed)
 
 
@@ -61,7 +61,8 @@ def random_model(path, folder, seed=0):
     Its variables are those of variables.txt beside the configuration (lines: name type shape), else the family's own;
     the vocabulary is made of letters. Raises UserError.
     """
-    from engine.checkpoints import FAMILIES, check_config, encoder_shapes
+    from engine.checkpoints import check_config
+    from engine.families import FAMILIES, encoder_shapes
     path = Path(path)
     settings = read_json(path)
     if not isinstance(settings.get('vocab_size'), int) or settings['vocab_size'] < len(WORDS):

@@ -1,54 +1,21 @@
 """Model folders: configuration, vocabulary and variables, in Google's layout or Hugging Face's."""
 
-import contextlib
 import difflib
 import functools
 import hashlib
 import importlib.util
-import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
-
-import config
-from engine.files import UserError, first_line, read_json, read_lines
-
-
-@contextlib.contextmanager
-def quiet():
-    """Keep what C++ libraries print on standard error while they start off the screen, unless they fail.
-
-    TF_CPP_MIN_LOG_LEVEL=0 shows it.
-    """
-    if os.environ['TF_CPP_MIN_LOG_LEVEL'] == '0':
-        yield
-        return
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as log:
-        screen = os.dup(2)
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            log.seek(0)
-            os.write(screen, log.read())
-            raise
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)
-
-
-with quiet():
-    import tensorflow as tf
 
 import numpy as np
 import safetensors
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
+
+import config
+from engine.backend import tf
+from engine.families import FAMILIES, encoder_shapes, hugging_face_name
+from engine.files import UserError, first_line, read_json
 
 
 def download(what, *options):
@@ -77,91 +44,6 @@ DISTILBERT_SIZES = {    # its configuration has names of its own
     'dim': 'hidden_size', 'n_layers': 'num_hidden_layers', 'n_heads': 'num_attention_heads',
     'hidden_dim': 'intermediate_size', 'dropout': 'hidden_dropout_prob',
     'attention_dropout': 'attention_probs_dropout_prob', 'activation': 'hidden_act'}
-# ... and what configurations say that changes nothing here, or is looked at where it could.
-OTHER_KEYS = {
-    '_name_or_path', '_num_labels', 'add_cross_attention', 'architectures', 'bos_token_id', 'classifier_dropout',
-    'classifier_dropout_prob', 'directionality', 'down_scale_factor', 'dtype', 'eos_token_id', 'finetuning_task',
-    'gap_size', 'generator_size', 'gradient_checkpointing', 'id2label', 'initializer_range', 'inner_group_num',
-    'is_decoder', 'label2id', 'layers_to_keep', 'ln_type', 'model_type', 'net_structure_type', 'num_hidden_groups',
-    'num_labels', 'num_memory_blocks', 'output_attentions', 'output_hidden_states', 'output_past', 'pad_token_id',
-    'pooler_fc_size', 'pooler_num_attention_heads', 'pooler_num_fc_layers', 'pooler_size_per_head', 'pooler_type',
-    'pooling', 'position_embedding_type', 'problem_type', 'qa_dropout', 'seq_classif_dropout',
-    'sinusoidal_pos_embds', 'summary_activation', 'summary_last_dropout', 'summary_type', 'summary_use_proj',
-    'tie_weights_', 'torch_dtype', 'transformers_version', 'use_cache'}
-# Of a family: the root of Google's names, of Hugging Face's, and what the latter have different beyond BERT's rules.
-# DistilBERT, which Google never published, has BERT's names without segments and pooler. albert_zh is brightmart's.
-FAMILIES = {
-    'bert': ('bert', 'bert', {}),
-    'electra': ('electra', 'electra', {}),
-    'albert': ('bert', 'albert', {
-        'encoder/transformer/group_0/inner_group_0/': 'encoder/albert_layer_groups/0/albert_layers/0/',
-        'attention_1/self/': 'attention/', 'attention_1/output/dense/': 'attention/dense/',
-        '/0/LayerNorm_1/': '/0/full_layer_layer_norm/', '/0/LayerNorm/': '/0/attention/LayerNorm/',
-        'ffn_1/intermediate/output/dense/': 'ffn_output/', 'ffn_1/intermediate/dense/': 'ffn/',
-        'pooler/dense/': 'pooler/'}),
-    'albert_zh': ('bert', None, {}),
-    'distilbert': ('bert', 'distilbert', {
-        'encoder/layer_': 'transformer/layer_', 'attention/self/query/': 'attention/q_lin/',
-        'attention/self/key/': 'attention/k_lin/', 'attention/self/value/': 'attention/v_lin/',
-        'attention/output/dense/': 'attention/out_lin/', 'attention/output/LayerNorm/': 'sa_layer_norm/',
-        '/intermediate/dense/': '/ffn/lin1/', '/output/dense/': '/ffn/lin2/',
-        '/output/LayerNorm/': '/output_layer_norm/'}),
-}
-
-
-def encoder_shapes(family, settings):
-    """{name: shape} of an encoder's variables with its pooler, as the authors' code names them. Dense kernels are
-    (inputs, outputs)."""
-    hidden, inner = settings['hidden_size'], settings['intermediate_size']
-    root, embedding = FAMILIES[family][0], settings.get('embedding_size', hidden)
-    summed = hidden if family == 'albert_zh' else embedding  # where words, segments, positions are added
-    shapes = {f'{root}/embeddings/word_embeddings': (settings['vocab_size'], embedding),
-              f'{root}/embeddings/token_type_embeddings': (settings['type_vocab_size'], summed),
-              f'{root}/embeddings/position_embeddings': (settings['max_position_embeddings'], summed),
-              f'{root}/embeddings/LayerNorm/gamma': (summed,), f'{root}/embeddings/LayerNorm/beta': (summed,)}
-
-    def dense(name, inputs, outputs):
-        shapes.update({f'{name}/kernel': (inputs, outputs), f'{name}/bias': (outputs,)})
-
-    if family == 'distilbert':
-        del shapes[f'{root}/embeddings/token_type_embeddings']
-    if family == 'albert_zh':
-        shapes[f'{root}/embeddings/word_embeddings_2'] = (embedding, hidden)
-    elif family == 'albert':
-        dense(f'{root}/encoder/embedding_hidden_mapping_in', embedding, hidden)
-    elif family == 'electra' and embedding != hidden:
-        dense(f'{root}/embeddings_project', embedding, hidden)
-    parts = ['attention/self/query', 'attention/self/key', 'attention/self/value', 'attention/output/dense',
-             'intermediate/dense', 'output/dense']
-    norms = ['attention/output/LayerNorm', 'output/LayerNorm']
-    layers = [f'layer_{i}' for i in range(settings['num_hidden_layers'])]
-    if family == 'albert':      # one layer, used several times
-        layers, norms = ['transformer/group_0/inner_group_0'], ['LayerNorm', 'LayerNorm_1']
-        parts = ['attention_1/self/query', 'attention_1/self/key', 'attention_1/self/value', 'attention_1/output/dense',
-                 'ffn_1/intermediate/dense', 'ffn_1/intermediate/output/dense']
-    elif family == 'albert_zh':
-        layers = ['layer_shared']
-    for layer in layers:
-        for part, shape in zip(parts, [(hidden, hidden)] * 4 + [(hidden, inner), (inner, hidden)], strict=True):
-            dense(f'{root}/encoder/{layer}/{part}', *shape)
-        for norm in norms:
-            shapes.update({f'{root}/encoder/{layer}/{norm}/{variable}': (hidden,) for variable in ('gamma', 'beta')})
-    if family not in ('electra', 'distilbert'):
-        dense(f'{root}/pooler/dense', hidden, hidden)
-    return shapes
-
-
-def hugging_face_name(name, family):
-    """Hugging Face's name of an encoder variable from Google's: bert/encoder/layer_0/output/dense/kernel ->
-    bert.encoder.layer.0.output.dense.weight (whose matrix is the transposed one)."""
-    root, own, renamed = FAMILIES[family]
-    name = f'{own}/{name.removeprefix(f"{root}/")}'
-    for old, new in renamed.items():
-        name = name.replace(old, new)
-    name = re.sub(r'/layer_(\d+)/', r'/layer/\1/', name)
-    name = re.sub(r'/(kernel|gamma)$', '/weight', name)
-    name = re.sub(r'/beta$', '/bias', name)
-    return re.sub(r'(_embeddings)$', r'\1/weight', name).replace('/', '.')
 
 
 class Checkpoint:
@@ -204,14 +86,19 @@ class Checkpoint:
                 self.folder / 'model.safetensors.index.json').is_file() else ''
             raise UserError(f'{self.folder}: {len(indexes)} TensorFlow checkpoints (*.index) and no model.safetensors'
                             f'{shards}; a model folder holds exactly one of these.')
-        pooling = self.folder / '1_Pooling' / 'config.json'       # sentence-transformers says how it was trained
-        self.pooling = 'mean' if pooling.is_file() and read_json(pooling).get('pooling_mode_mean_tokens') else \
-            'pooler' if 'bert/pooler/dense/kernel' in self.shapes else 'cls'
-        own = settings.get('pooling')       # a run of ours; one that has no use for the pooler has not kept it
-        self.pooling = own if own in ('cls', 'mean') else self.pooling
+        self.pooling = self._pooling(settings)
         self.task, self.knobs = settings.get('task'), settings.get('knobs', {})
         self.own_recipe = settings.get('recipe')
-        self.unknown = [] if self.task else sorted(set(settings) - {*self.config, *OTHER_KEYS, *DISTILBERT_SIZES})
+
+    def _pooling(self, settings):
+        """How the text vector is made: as a run of ours says, as sentence-transformers says, else by the pooler where
+        there is one, else the vector of [CLS]."""
+        if settings.get('pooling') in ('cls', 'mean'):      # a run that has no use for the pooler has not kept it
+            return settings['pooling']
+        path = self.folder / '1_Pooling' / 'config.json'
+        if path.is_file() and read_json(path).get('pooling_mode_mean_tokens'):
+            return 'mean'
+        return 'pooler' if 'bert/pooler/dense/kernel' in self.shapes else 'cls'
 
     @property
     def recipe(self):
@@ -280,16 +167,26 @@ class Checkpoint:
 
     def _name_safetensors(self, shapes):
         """Set `keys`, {Google's name: the file's}, and `shapes`; what is no variable of the encoder keeps its name."""
-        names = {} if FAMILIES[self.family][1] is None else {
-            hugging_face_name(name, self.family): name for name in encoder_shapes(self.family, self.config)}
-        self.keys = {}
-        for key in shapes:
-            # Old files say gamma and beta; an encoder saved alone has no root; a run of ours has Google's names.
-            plain = re.sub(r'LayerNorm\.(gamma|beta)$', lambda found: 'LayerNorm.' + {
-                'gamma': 'weight', 'beta': 'bias'}[found[1]], key)
-            self.keys[names.get(plain) or names.get(f'{FAMILIES[self.family][1]}.{plain}') or key] = key
+        self.keys = {self._google_name(key): key for key in shapes}
         self.shapes = {name: shapes[key][::-1] if self.transposed(name) else shapes[key]
                        for name, key in self.keys.items()}
+
+    def _google_name(self, key):
+        """Google's name of a variable of the encoder; others, and those of a run of ours, have their name already."""
+        root = FAMILIES[self.family][1]
+        if root is None:        # a family that Hugging Face has not
+            return key
+        for old, new in (('LayerNorm.gamma', 'LayerNorm.weight'), ('LayerNorm.beta', 'LayerNorm.bias')):   # old files
+            if key.endswith(old):
+                key = key.removesuffix(old) + new
+        if key in self._names:
+            return self._names[key]
+        return self._names.get(f'{root}.{key}', key)        # an encoder that was saved alone has no root
+
+    @functools.cached_property
+    def _names(self):
+        """{Hugging Face's name: Google's} of the encoder's variables."""
+        return {hugging_face_name(name, self.family): name for name in encoder_shapes(self.family, self.config)}
 
     def transposed(self, name):
         """PyTorch's dense layers hold (outputs, inputs)."""
@@ -434,29 +331,3 @@ def load_variables(checkpoint, variables):
         variables[name].assign(value.astype(np.float32))
     why = '; '.join(f'{len(names)} skipped: {reason}' for reason, names in sorted(skipped.items()))
     print(f'{checkpoint.path}: {len(variables)} variables read' + (f'; {why}' if why else ''))
-    if checkpoint.unknown:
-        print(f'{checkpoint.folder}: the configuration has keys that are unknown here: {", ".join(checkpoint.unknown)}')
-
-
-@functools.cache
-def load_tokenizer(folder, rows):
-    """The tokenizer of a folder's vocab.txt for this number of word embeddings, and the ids of [CLS] and [SEP]."""
-    path = Path(folder) / 'vocab.txt'
-    vocabulary = {}
-    for number, token in enumerate(read_lines(path), 1):
-        if token in vocabulary:
-            raise UserError(f'{path}, line {number}: {token!r} stands in line {vocabulary[token] + 1} too.')
-        vocabulary[token] = len(vocabulary)
-    for token in ('[PAD]', '[UNK]', '[CLS]', '[SEP]'):
-        if token not in vocabulary:
-            raise UserError(f'{path}: no line {token}. A BERT vocabulary has one token a line, {token} among them.')
-    if vocabulary['[PAD]'] or len(vocabulary) > rows or len(vocabulary) <= rows - 64:   # some pad the table to 8 or 64
-        raise UserError(f'{path}: {len(vocabulary)} tokens, but the checkpoint has {rows} word embeddings '
-                        '(and [PAD] must be the first token). Use the vocabulary the model was trained with.')
-    lowercase = not any(token != token.lower() for token in vocabulary if not re.fullmatch(r'\[.*]|<.*>', token))
-    # Google's limit for a word, in BERT and ELECTRA alike; `tokenizers` itself has 100, and longer ones become [UNK].
-    word_pieces = WordPiece(vocabulary, unk_token='[UNK]', max_input_chars_per_word=200)
-    tokenizer = Tokenizer(word_pieces)      # no special tokens: '[SEP]' in a text is text
-    tokenizer.normalizer = BertNormalizer(lowercase=lowercase, strip_accents=lowercase)
-    tokenizer.pre_tokenizer = BertPreTokenizer()
-    return tokenizer, vocabulary['[CLS]'], vocabulary['[SEP]']

@@ -1,6 +1,48 @@
-"""What the programs share that people start: words and options on the command line, tables in Markdown."""
+"""What programs share on the command line and the screen: progress, tables, words in front of options."""
 
+import io
 import itertools
+import sys
+import time
+
+from tqdm import tqdm
+
+# ---- Progress -------------------------------------------------------------------------------------------------------
+
+
+class Lines:
+    """Progress in plain lines, two a minute."""
+
+    def __init__(self, total, what, unit, initial):
+        self.total, self.what, self.unit, self.n, self.initial = total, what, unit, initial, initial
+        self.began = self.said = time.monotonic()
+
+    def update(self, count):
+        self.n += count
+        now = time.monotonic()
+        if now - self.said < 30:
+            return
+        self.said = now
+        size = tqdm.format_sizeof if self.unit == 'B' else '{:,}'.format
+        total = left = '?'
+        if self.total:
+            seconds_each = (now - self.began) / (self.n - self.initial)
+            total, left = size(self.total), tqdm.format_interval(seconds_each * (self.total - self.n))
+        print(f'{self.what}: {size(self.n)} of {total} {self.unit}, {left} left', flush=True)
+
+    def close(self):
+        pass
+
+
+def progress_bar(total, what, unit, initial=0):
+    """A bar on a terminal, else Lines: both have update(count) and close(). No bar where standard output goes nowhere
+    (--quiet)."""
+    if sys.stderr.isatty() and not isinstance(sys.stdout, io.StringIO):
+        return tqdm(total=total, desc=what, unit=unit, unit_scale=unit == 'B', initial=initial, leave=False)
+    return Lines(total, what, unit, initial)
+
+
+# ---- Words and tables -----------------------------------------------------------------------------------------------
 
 
 def words_and_options(argv):

@@ -1,16 +1,17 @@
-"""The encoder: BERT, ELECTRA, ALBERT or DistilBERT as a Keras graph by bert4keras, filled from a checkpoint."""
+"""The encoder: BERT, ELECTRA, ALBERT or DistilBERT as a Keras graph by bert4keras, filled from a checkpoint or with
+fresh values."""
 
+import itertools
+import weakref
 from typing import NamedTuple
 
-from engine import layers as fast
-from engine.checkpoints import check_shapes, load_variables, open_model, quiet
-from engine.files import UserError
+import bert4keras.layers
+import bert4keras.models
 
-with quiet():
-    import bert4keras.layers
-    import bert4keras.models
-    import tensorflow as tf
-    from bert4keras.backend import keras
+from engine import layers as fast
+from engine.backend import keras, quiet, tf
+from engine.checkpoints import Checkpoint, check_shapes, load_variables, open_model
+from engine.files import UserError
 
 # ---- Layers and families --------------------------------------------------------------------------------------------
 
@@ -18,12 +19,36 @@ with quiet():
 class Mean(keras.layers.Layer):
     """The mean over the real tokens: (batch, length, hidden) and its mask -> (batch, hidden)."""
 
+    @fast.plain
     def call(self, inputs, mask=None):
         weights = tf.cast(mask, inputs.dtype)[:, :, None]
         return tf.reduce_sum(inputs * weights, 1) / tf.reduce_sum(weights, 1)
 
     def compute_mask(self, inputs, mask=None):
         return None
+
+
+class Unmasked(keras.layers.Layer):
+    """Takes Keras's mask off."""
+
+    @fast.plain
+    def call(self, inputs):
+        return tf.identity(inputs)
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+
+class FreshValues(keras.initializers.Initializer):
+    """The initial values of pre-training (Devlin et al. 2019, initializer_range): a truncated normal distribution,
+    other values at every call."""
+
+    def __init__(self, seed):
+        self.seed, self.calls = seed, itertools.count()
+
+    def __call__(self, shape, dtype=None, **options):
+        return tf.random.stateless_truncated_normal(shape, (self.seed, next(self.calls)), stddev=0.02,
+                                                    dtype=dtype or tf.float32)
 
 
 class Layers:
@@ -33,18 +58,22 @@ class Layers:
     ALBERT's LayerNorm with another epsilon); matrix products, gelu and dropout follow the policy.
     """
 
-    def __init__(self, layer_norm_eps, seed, **settings):
+    def __init__(self, layer_norm_eps, seed, fresh, **settings):
         super().__init__(**settings)
         self.layer_norm_eps, self.seed, self.hidden_states = layer_norm_eps, seed, []
+        # Without fresh values every one comes from the checkpoint.
+        self.initial_values = FreshValues(seed) if fresh else keras.initializers.Zeros()
 
     @property
     def initializer(self):
-        return keras.initializers.Zeros()       # every value comes from the checkpoint
+        return self.initial_values
 
     def apply(self, inputs=None, layer=None, arguments=None, **options):
         if layer in (bert4keras.layers.MultiHeadAttention, keras.layers.Dropout):
             layer = fast.Dropout if layer is keras.layers.Dropout else fast.Attention
             options['seed'] = 1000 * self.seed + len(self.layers)       # another one for every layer
+        elif layer is bert4keras.layers.FeedForward:
+            layer = fast.FeedForward
         elif layer is bert4keras.layers.LayerNormalization:
             layer = fast.LayerNormalization
             options |= {'dtype': 'float32', 'epsilon': self.layer_norm_eps}
@@ -112,8 +141,9 @@ MODELS = {'bert': Bert, 'distilbert': Bert, 'electra': Electra, 'albert': Albert
 class Encoder(NamedTuple):
     inputs: list            # token ids and segment ids, (batch, length); DistilBERT has no use for the second
     hidden_states: list     # the embeddings' output and every layer's, (batch, length, hidden)
-    sequence: object        # the last layer's
+    sequence: object        # the last layer's, without Keras's mask, by which Keras would scale a loss of its tokens
     vector: object          # the text, by the model's own pooling, (batch, hidden)
+    words: object           # the layer of the word embeddings: .embeddings, (words, embedding size), for tied heads
 
 
 def build_encoder(knobs):
@@ -123,43 +153,64 @@ def build_encoder(knobs):
     checkpoint lacks, for a wrong shape, and for a variable of the checkpoint that is neither used nor in SKIPPED.
     """
     checkpoint = open_model(knobs.model, knobs.model_dir)
-    settings = checkpoint.config
     check_shapes(checkpoint)
-    if knobs.maxlen > settings['max_position_embeddings']:
-        raise UserError(f'--maxlen {knobs.maxlen}: the model has {settings["max_position_embeddings"]} positions.')
     pooling = checkpoint.pooling if knobs.pooling == 'auto' else knobs.pooling
     if pooling == 'pooler' and 'bert/pooler/dense/kernel' not in checkpoint.shapes:
         raise UserError(f'--pooling pooler: {checkpoint.path} has no pooler. Choose cls or mean.')
+    encoder, variables = assemble(knobs, checkpoint.family, checkpoint.config, pooling)
+    load_variables(checkpoint, variables)
+    return encoder
+
+
+def build_fresh_encoder(knobs, family, settings, prefix=''):
+    """An encoder of this family ('bert', 'electra', ...) and these sizes (as Checkpoint.config has them), with the
+    initial values of pre-training. prefix: of the names of its layers and variables, where a model has two encoders."""
+    pooling = 'cls' if knobs.pooling == 'auto' else knobs.pooling
+    return assemble(knobs, family, settings, pooling, fresh=True, prefix=prefix)[0]
+
+
+def assemble(knobs, family, settings, pooling, fresh=False, prefix=''):
+    """(Encoder, {name: variable}): the graph."""
+    if knobs.maxlen > settings['max_position_embeddings']:
+        raise UserError(f'--maxlen {knobs.maxlen}: the model has {settings["max_position_embeddings"]} positions.')
     activation = settings['hidden_act']
     if activation in ('gelu_tanh', 'gelu_erf'):
         activation = getattr(fast, activation)(jit=knobs.jit is not False)
-    keras.mixed_precision.set_global_policy(
-        'float32' if knobs.precision in ('auto', 'float32') else f'mixed_{knobs.precision}')
+    is_mixed = knobs.precision not in ('auto', 'float32')
+    keras.mixed_precision.set_global_policy(f'mixed_{knobs.precision}' if is_mixed else 'float32')
     try:
         with quiet():
             transformer = bert4keras.models.build_transformer_model(
-                model=MODELS[checkpoint.family], return_keras_model=False, seed=knobs.seed,
+                model=MODELS[family], return_keras_model=False, seed=knobs.seed, fresh=fresh, prefix=prefix,
                 **settings | {'hidden_act': activation})
     finally:
         keras.mixed_precision.set_global_policy('float32')      # for what the script builds on top
     layers, mapping = transformer.layers, transformer.variable_mapping()
 
     sequence = transformer.hidden_states[-1]
-    vector = Mean(name='Mean')(sequence) if pooling == 'mean' else sequence[:, 0]
+    vector = Mean(name=f'{prefix}Mean')(sequence) if pooling == 'mean' else sequence[:, 0]
     if pooling == 'pooler':
-        layers['Pooler-Dense'] = keras.layers.Dense(settings['hidden_size'], 'tanh', name='Pooler-Dense')
-        vector = layers['Pooler-Dense'](vector)
+        name = f'{prefix}Pooler-Dense'
+        layers[name] = keras.layers.Dense(settings['hidden_size'], 'tanh', kernel_initializer=transformer.initializer,
+                                          name=name)
+        vector = layers[name](vector)
     inputs = transformer.inputs
     if len(inputs) == 1:
-        inputs = [*inputs, keras.Input((None,), name='Input-Segment')]
+        inputs = [*inputs, keras.Input((None,), name=f'{prefix}Input-Segment')]
 
     variables = {}
     for layer_name, names in mapping.items():
         if layer_name in layers:
-            layers[layer_name].checkpoint_names = names
-            variables.update(zip(names, layers[layer_name].trainable_weights, strict=True))
-    load_variables(checkpoint, variables)
-    return Encoder(inputs, transformer.hidden_states, sequence, vector)
+            NAMES[layers[layer_name]] = [prefix + name for name in names]
+            variables.update(zip(NAMES[layers[layer_name]], layers[layer_name].trainable_weights, strict=True))
+    encoder = Encoder(inputs, transformer.hidden_states, Unmasked(name=f'{prefix}Sequence')(sequence), vector,
+                      layers[f'{prefix}Embedding-Token'])
+    return encoder, variables
+
+
+# ---- Names ----------------------------------------------------------------------------------------------------------
+
+NAMES = weakref.WeakKeyDictionary()     # {layer of an encoder: Google's names of its variables}, filled by assemble()
 
 
 def named_weights(model):
@@ -168,6 +219,24 @@ def named_weights(model):
     for layer in model.layers:
         own = [f'{layer.name}/{variable.name.removesuffix(":0").removeprefix(layer.name + "/")}'
                for variable in layer.weights]
-        weights.update(zip(getattr(layer, 'checkpoint_names', own), layer.weights, strict=True))
-    assert len(weights) == len(model.weights), 'two variables of one name'
+        weights.update(zip(NAMES.get(layer, own), layer.weights, strict=True))
+    if len(weights) < len(model.weights):
+        raise UserError('two variables of the model have the same name: give every layer in build_model() its own '
+                        'name=.')
     return weights
+
+
+def load_run(knobs, model):
+    """Fill `model` from the run folder --init: the encoder always, the new layers where it is the same task."""
+    run = Checkpoint(knobs.init)
+    weights = named_weights(model)
+    # The labels' names alone do not do: '0' and '1' mean something else in every task.
+    is_same = run.task == knobs.task and run.knobs.get('labels') == list(knobs.labels)
+    model_folder = open_model(knobs.model, knobs.model_dir).folder
+    if (run.folder / 'vocab.txt').read_bytes() != (model_folder / 'vocab.txt').read_bytes():
+        raise UserError(f'--init {knobs.init}: its vocabulary is not that of --model {knobs.model}.')
+    if not is_same:
+        weights = {name: v for name, v in weights.items() if name.startswith(('bert/', 'electra/'))}
+    load_variables(run, weights)
+    what_is_new = '' if is_same else ', with a new output layer: its task or labels are others'
+    print(f'start from {knobs.init}{what_is_new}')

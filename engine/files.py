@@ -158,9 +158,15 @@ def write_json(path, content):
 # ---- What a run leaves behind ---------------------------------------------------------------------------------------
 
 
+STATE, WEIGHTS = 'state.safetensors', 'model.safetensors'       # of the run under way, of its best epoch
+EARLIER = 'earlier.safetensors'     # the weights of the epoch that was the best when the state was saved
+METRICS = 'metrics.json'
+
+
 def run_folder(knobs):
-    """runs/<task>/<model>-seed<seed>."""
-    return Path(knobs.runs_dir) / knobs.task / f'{Path(knobs.model).resolve().name}-seed{knobs.seed}'
+    """runs/<script>/<model>-seed<seed>[-<name>]."""
+    variant = f'-{knobs.name}' if knobs.name else ''
+    return Path(knobs.runs_dir) / knobs.task / f'{Path(knobs.model).resolve().name}-seed{knobs.seed}{variant}'
 
 
 def metric_names(row):

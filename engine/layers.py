@@ -4,14 +4,21 @@ On a processor the matrix products of a BERT take about half of a training step 
 differentiation; so what is between them has its gradient written out here.
 """
 
-from engine.checkpoints import quiet
+import inspect
 
-with quiet():
-    import bert4keras.layers
-    import tensorflow as tf
-    from bert4keras.backend import keras
+import bert4keras.layers
+
+from engine.backend import keras, tf
 
 PI = 3.141592653589793
+
+
+def plain(call):
+    """Marks a layer's call() as one that AutoGraph need not rewrite, as no `if` and no loop in it depends on a tensor:
+    rewriting takes half of the time in which a model is built."""
+    marked = tf.autograph.experimental.do_not_convert(call)
+    marked.__signature__ = inspect.signature(call)      # where Keras looks for `mask` and `training`
+    return marked
 
 
 class Dropout(keras.layers.Layer):
@@ -24,9 +31,11 @@ class Dropout(keras.layers.Layer):
         super().__init__(**options)
         self.rate, self.generator, self.supports_masking = rate, tf.random.Generator.from_seed(seed), True
 
+    @plain
     def call(self, inputs, training=None):
         if not self.rate or training is None or training is False:
             return inputs
+        # A random number of 32 bits is two of 16: half as many to draw, which is what dropout's time goes into.
         size = tf.size(inputs)
         bits = self.generator.uniform_full_int(((size + 1) // 2,), tf.uint32)
         keep = tf.reshape(tf.bitcast(bits, tf.uint16), (-1,))[:size] >= round(self.rate * 65536)
@@ -45,6 +54,7 @@ class Attention(bert4keras.layers.MultiHeadAttention):
         for dense in (self.q_dense, self.k_dense, self.v_dense, self.o_dense):
             dense.build(input_shape[0])
 
+    @plain
     def call(self, inputs, mask=None, **kwargs):
         """Three times the same (batch, length, hidden), with the mask (batch, length) of real tokens -> the same."""
         x, (batch, length) = inputs[0], tf.unstack(tf.shape(inputs[0])[:2])
@@ -56,7 +66,8 @@ class Attention(bert4keras.layers.MultiHeadAttention):
         q, k, v = tf.unstack(tf.transpose(x, (2, 0, 3, 1, 4)))         # (batch, heads, length, size)
         weights = self.dropout(tf.cast(self.weights_of(q, k, mask[1]), v.dtype))
         x = tf.transpose(tf.matmul(weights, v), (0, 2, 1, 3))
-        return self.o_dense(tf.reshape(x, (batch, length, self.out_dim)))
+        x = self.o_dense(tf.reshape(x, (-1, self.out_dim)))         # of a matrix Dense is 2 operations, of 3 axes 20
+        return tf.reshape(x, (batch, length, self.out_dim))
 
     def weights_of(self, q, k, mask):
         """The weights of attention, (batch, heads, length, length) float32."""
@@ -65,8 +76,19 @@ class Attention(bert4keras.layers.MultiHeadAttention):
         return tf.nn.softmax(scores + padding[:, None, None, :])
 
 
-class LayerNormalization(bert4keras.layers.LayerNormalization):
+class FeedForward(bert4keras.layers.FeedForward):
+    """bert4keras's, on matrices."""
 
+    @plain
+    def call(self, inputs):
+        x = self.o_dense(self.i0_dense(tf.reshape(inputs, (-1, inputs.shape[-1]))))
+        return tf.reshape(x, tf.shape(inputs))
+
+
+class LayerNormalization(bert4keras.layers.LayerNormalization):
+    """bert4keras's, with its gradient written out."""
+
+    @plain
     def call(self, inputs):
         return normalize(inputs, self.gamma, self.beta, self.epsilon)
 
@@ -91,7 +113,7 @@ def normalize(x, gamma, beta, epsilon):
 def activation(value, slope, jit):
     """The activation function of these two, float32 -> float32. `jit`: each is one loop by XLA instead of ten passes
     over memory."""
-    options = {'jit_compile': jit, 'reduce_retracing': True}
+    options = {'jit_compile': jit, 'reduce_retracing': True, 'autograph': False}
     forward = tf.function(lambda x: tf.cast(value(tf.cast(x, tf.float32)), x.dtype), **options)
     backward = tf.function(lambda x, dy: dy * tf.cast(slope(tf.cast(x, tf.float32)), dy.dtype), **options)
     return tf.custom_gradient(lambda x: (forward(x), lambda dy: backward(x, dy)))

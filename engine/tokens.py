@@ -1,300 +1,201 @@
-"""From texts to batches: token ids, kept on disk, and batches of similar length padded to one of a few lengths."""
+"""Examples as rows of tokens: [CLS] a [SEP] or [CLS] a [SEP] b [SEP], cut to maxlen or in windows."""
 
-import array
-import contextlib
-import functools
-import hashlib
-import io
+import copy
 import itertools
-import os
-import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
-import tokenizers
 
-import config
-from engine.checkpoints import load_tokenizer, open_model
-from engine.files import UserError, drop_abandoned, write_file
-from engine.progress import progress
+from engine.backend import tf
+from engine.checkpoints import open_model
+from engine.files import UserError
+from engine.targets import PerRow
+from engine.vocabulary import cut_or_kept, cut_texts, load_vocabulary
 
-# ---- Token ids ------------------------------------------------------------------------------------------------------
-
-FORMAT = 1      # of the files in the cache; a new number makes the old ones useless
+PAIR = (tf.TensorSpec((None, None), tf.int32),) * 2     # token ids and segment ids
 
 
-def tokenize(knobs, examples):
-    """[CLS] a [SEP] or [CLS] a [SEP] b [SEP] for every example, at most `maxlen` tokens, as Tokens.
-
-    Word pieces as in Google's BERT. A pair that is too long loses tokens from the end of the longer text, on a tie
-    from the second (BERT, run_classifier.py, _truncate_seq_pair).
-    """
-    checkpoint = open_model(knobs.model, knobs.model_dir)
-    return token_ids(load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size']), knobs.maxlen, examples,
-                     Path(knobs.cache_dir) if knobs.cache else None)
-
-
-def token_ids(tokenizer, maxlen, examples, cache=None):
-    """tokenize() with load_tokenizer()'s answer and the folder where ids are kept, if they shall be."""
-    tokenizer, cls, sep = tokenizer
-    pair = examples[0].text_b is not None
-    texts = [[example.text_a for example in examples], [example.text_b for example in examples] if pair else []]
-    numbers = {}        # of the different texts: each is cut once, however often it occurs
-    which = np.fromiter((numbers.setdefault(text, len(numbers)) for text in itertools.chain(*texts)), np.int64)
-    counts, ids = kept_ids(cache, tokenizer, list(numbers)) if cache else encode(tokenizer, list(numbers))
-    starts = np.cumsum(counts, dtype=np.int64) - counts
-    starts, counts = (one[which].reshape(1 + pair, -1).T for one in (starts, counts))
-    if pair:
-        room, (a, b) = maxlen - 3, counts.T
-        cut_a = np.minimum(a, np.maximum(room - b, -(-room // 2)))
-        counts = np.stack([cut_a, np.minimum(b, room - cut_a)], axis=1)
-    else:
-        counts = np.minimum(counts, maxlen - 2)
-    return Tokens(examples, ids, starts, counts, maxlen, cls, sep)
-
-
-def encode(tokenizer, texts, chunk=10000):
-    """How many tokens every text has, and the ids of all in one array, both int32; in chunks, as encodings are large.
-    `tokenizers` uses every core."""
-    counts, ids = [], array.array('i')
-    bar = progress(len(texts), 'tokenize', 'texts')
-    for start in range(0, len(texts), chunk):
-        for encoding in tokenizer.encode_batch_fast(texts[start:start + chunk], add_special_tokens=False):
-            one = encoding.ids
-            counts.append(len(one))
-            ids.fromlist(one)
-        bar.update(len(counts) - bar.n)
-    bar.close()
-    return np.array(counts, np.int32), np.array(ids, np.int32)
-
-
-def kept_ids(folder, tokenizer, texts):
-    """encode() from a file in `folder`, mapped into memory, or made now and kept there.
-
-    The file's name is the hash of all that the ids depend on, so it cannot be out of date: the texts and the tokenizer
-    with its vocabulary and every option. It is an int32 array: a checksum, the number of tokens of every text, the ids.
-    """
-    key = hashlib.sha256(f'{FORMAT} {tokenizers.__version__} {tokenizer.to_str()}'.encode())
-    key.update(np.array([len(text) for text in texts]))
-    for start in range(0, len(texts), 10000):
-        key.update(''.join(texts[start:start + 10000]).encode())
-    path = folder / f'tokens-{key.hexdigest()}.npy'
-
-    def checksum(kept):
-        return zlib.crc32(kept[1:], zlib.crc32(key.digest())) & 0x7fffffff
-
-    try:
-        kept = np.asarray(np.lib.format.open_memmap(path, mode='r'))
-        counts, ids = kept[1:len(texts) + 1], kept[len(texts) + 1:]
-        if kept.dtype != np.int32 or kept.ndim != 1 or kept[0] != checksum(kept) or len(ids) != counts.sum():
-            raise ValueError
-        with contextlib.suppress(OSError):
-            os.utime(path)              # the last use, for trim()
-        return counts, ids
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except Exception:       # numpy evaluates the header as Python
-        print(f'{path}: damaged, or no file of token ids; made again.')
-
-    counts, ids = encode(tokenizer, texts)
-    kept = np.concatenate([np.zeros(1, np.int32), counts, ids])
-    kept[0] = checksum(kept)
-    file = io.BytesIO()
-    np.save(file, kept)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_file(path, file.getbuffer())
-        trim(folder, path)
-    except (OSError, UserError) as error:
-        say_once(f'{folder}: token ids cannot be kept here ({(error.__cause__ or error).strerror}); going on without.')
-    return counts, ids
-
-
-def trim(folder, newest):
-    """Delete the files that were not used for longest, so that no more than CACHE_LIMIT bytes stay."""
-    total = 0
-    drop_abandoned(folder, '.tokens-*.npy.[0-9]*')
-    with contextlib.suppress(OSError):      # another run may be doing the same
-        for path in sorted(folder.glob(f'tokens-{"[0-9a-f]" * 64}.npy'), key=lambda path: -path.stat().st_mtime_ns):
-            total += path.stat().st_size
-            if total > config.CACHE_LIMIT and path != newest:
-                path.unlink()
-
-
-@functools.cache
-def say_once(line):
-    print(line)
-
-
-# ---- Batches --------------------------------------------------------------------------------------------------------
-
-PREFETCH = 16       # batches that are made ahead
-PAIR = (tf.TensorSpec((None, None), tf.int32),) * 2     # ids and segment ids
-OPTIONS = tf.data.Options()
-OPTIONS.experimental_optimization.apply_default_optimizations = False   # no prefetching of clocks
-OPTIONS.autotune.enabled = False        # there is nothing to tune, and whoever deletes the stream waits for the tuner
+class Row(NamedTuple):
+    """One row, without padding. Arrays of its length."""
+    ids: np.ndarray
+    segments: np.ndarray        # 0 up to and with the first [SEP], 1 behind it
+    texts: np.ndarray           # 0 on tokens of text_a, 1 on those of text_b, -1 on [CLS] and [SEP]
+    offsets: np.ndarray | None  # (length, 2): a token's first character in its text and the one behind it; else -1
 
 
 class Tokens:
-    """Examples with their token ids.
+    """Examples with their token ids, as rows of at most maxlen tokens; windows make several rows of an example.
 
-    Text k (0 or 1) of example i is ids[starts[i, k]:starts[i, k] + counts[i, k]], already truncated, without [CLS] and
-    [SEP], which batch() adds. The first `lengths_a[i]` of all its `lengths[i]` tokens are [CLS], text a and [SEP]
-    (segment 0), the rest text b and [SEP] (segment 1).
+    examples, labels: the Examples, and the names of their classes (() where they have none). example: (rows,), which
+    example each row belongs to; lengths: (rows,), tokens with [CLS] and [SEP]. gold: (examples,) the labels' numbers,
+    or the scores, and targets (targets.py): these for every row; both None where the examples have no number as label,
+    as in test files. with_targets() gives other targets.
+
+    A row is made of pieces of the flat array `ids`: piece p of row r is ids[starts[r, p]:starts[r, p] + counts[r, p]]
+    and belongs to text piece_texts[p] (0 or 1). There is one piece a text, or two where the middle of it is left out.
     """
 
-    def __init__(self, examples, ids, starts, counts, maxlen, cls, sep):
-        self.examples, self.ids, self.starts, self.counts, self.maxlen = examples, ids, starts, counts, maxlen
-        self.cls, self.sep, self.lengths_a, self.waited = cls, sep, counts[:, 0] + 2, 0.0
-        self.lengths = (counts + 1).sum(1) + 1
-        if examples[0].label is not None:
-            self.labels = np.array([example.label for example in examples])     # int64, or float64 for scores
+    def __init__(self, examples, labels, vocabulary, maxlen, ids, offsets, example, starts, counts, piece_texts):
+        self.examples, self.labels, self.vocabulary, self.maxlen = examples, labels, vocabulary, maxlen
+        self.ids, self.offsets, self.example = ids, offsets, example
+        self.starts, self.counts, self.piece_texts = starts, counts, piece_texts
+        self.lengths = counts.sum(1) + 2 + max(piece_texts)
+        self.gold = self.targets = None
+        if isinstance(examples[0].label, int | float):
+            self.gold = np.array([row.label for row in examples])       # int64, or float64 for scores
+            self.targets = PerRow(self.gold[example])
 
     def __len__(self):
-        return len(self.examples)
+        """The number of rows."""
+        return len(self.example)
 
-    def vocabulary(self):
-        """The different token ids, those of [PAD], [CLS] and [SEP] included, in ascending order."""
-        return np.union1d(np.flatnonzero(np.bincount(self.ids)), [0, self.cls, self.sep])
+    def with_targets(self, targets):
+        """The same rows with other targets, such as PerToken(...): see targets.py."""
+        other = copy.copy(self)
+        other.targets = targets
+        return other
 
-    def batch(self, rows, lengths=()):
-        """Token ids and segment ids of these examples, (len(rows), width) int32 each, padded with 0 to the first of
-        `lengths` that is enough, or else to the longest example."""
-        length, length_a = self.lengths[rows, None], self.lengths_a[rows, None]
-        longest = length.max()
-        column = np.arange(min((one for one in lengths if one >= longest), default=longest))
-        inside = column < length
-        ids = np.where(inside, np.int32(self.sep), np.int32(0))
-        ids[:, 0] = self.cls
-        starts, counts = self.starts[rows].ravel(), self.counts[rows].ravel()
-        text = inside & (column > 0) & (column != length_a - 1) & (column != length - 1)
-        ids[text] = self.ids[np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())]
-        return ids, (inside & (column >= length_a)).astype(np.int32)
+    def words(self):
+        """The different token ids that the model may see, those of [PAD], [CLS] and [SEP] included, ascending."""
+        around = [0, self.vocabulary.cls, self.vocabulary.sep]
+        return np.unique(np.concatenate([np.unique(self.ids), around, self.targets.words_put_in()]))
 
-    def shuffled(self, seed, epoch, batch_size):
-        """The rows of every batch of one epoch: a function of (seed, epoch) alone.
+    def row(self, number):
+        """A row as a Row, for what is worked out from its tokens and their places."""
+        pieces = list(zip(self.starts[number], self.counts[number], self.piece_texts, strict=True))
+        nothing = np.full((1, 2), -1)
+        ids, texts, offsets, segments = [[self.vocabulary.cls]], [[-1]], [nothing], [[0]]
+        for text in range(max(self.piece_texts) + 1):
+            for start, count, _ in (piece for piece in pieces if piece[2] == text):
+                ids.append(self.ids[start:start + count])
+                texts.append(np.full(count, text))
+                if self.offsets is not None:
+                    offsets.append(self.offsets[start:start + count])
+                segments.append(np.full(count, text))
+            ids.append([self.vocabulary.sep])
+            texts.append([-1])
+            offsets.append(nothing)
+            segments.append([text])
+        return Row(np.concatenate(ids), np.concatenate(segments), np.concatenate(texts),
+                   None if self.offsets is None else np.concatenate(offsets))
 
-        A batch holds examples of the same length or nearly so: the shuffled rows are sorted by length, cut, and the
-        batches shuffled. So every epoch has batches of the same lengths, and the same padding.
-        """
-        random = np.random.default_rng([seed, epoch])
-        order = random.permutation(len(self))
-        order = order[np.argsort(self.lengths[order], kind='stable')]
-        batches = cut(order, batch_size)
-        return [batches[i] for i in random.permutation(len(batches))]
-
-    def fewest_lengths(self, batches):
-        """The fewest lengths to pad these batches to with less than config.PADDING of padding, ascending.
-
-        Batches of unequal examples may hold more than that by themselves; then 2 % may be added to it.
-        """
-        longest, rows = np.array([(self.lengths[rows].max(), len(rows)) for rows in batches]).T
-        widths, at = np.unique(np.append(longest, 0), return_inverse=True)
-        below = np.cumsum(np.bincount(at, np.append(rows, 0)))      # rows in batches of this width or less
-        allowed = max(self.lengths[np.concatenate(batches)].sum() / (1 - config.PADDING), 1.02 * longest @ rows)
-        # step[i, j]: the size of all batches wider than widths[i] when padded to widths[j]
-        step = np.where(widths[:, None] < widths, (below - below[:, None]) * widths, np.inf)
-        # size[j]: that of all batches up to widths[j] with 0, then 1, 2, ... lengths
-        size, before = np.where(widths > 0, np.inf, 0.0), []
-        while size[-1] > allowed:
-            before.append((size[:, None] + step).argmin(0))
-            size = (size[:, None] + step).min(0)
-        lengths, j = [], len(widths) - 1
-        for one in before[::-1]:
-            lengths.append(int(widths[j]))
-            j = one[j]
-        return lengths[::-1]
-
-    def steps(self, knobs, epoch):
-        """The rows, (batch_size,), and their weights, of every training step of this epoch.
-
-        A last batch of n rows is filled up with rows of weight 0; the others weigh batch_size / n, so that the mean of
-        weighted losses is the mean over the n rows. A batch of grad_accumulation steps is one batch in this, too.
-        """
-        size = knobs.batch_size * knobs.grad_accumulation
-        for rows in self.shuffled(knobs.seed, epoch, size):
-            weights = np.zeros(size, np.float32)
-            weights[:len(rows)] = size / len(rows)
-            yield from zip(cut(np.resize(rows, size), knobs.batch_size), cut(weights, knobs.batch_size), strict=True)
-
-    def training_batches(self, knobs, epoch=0, step=0):
-        """An endless tf.data stream of ((ids, segments), labels, weights), as steps() gives them, epoch after epoch,
-        from this step of this epoch on (both from 0).
-
-        Every batch has `batch_size` rows, so that XLA has no other shape to compile and several devices get equal parts
-        of it. `waited` counts the seconds that the training has waited for batches; several devices, which fetch ahead,
-        do not show it, nor does --deterministic. knobs.lengths is set to what they are padded to, for dev and test.
-        """
-        knobs.lengths = lengths = self.fewest_lengths([rows for rows, _ in self.steps(knobs, 0)])
-        strategy, self.waited = tf.distribute.get_strategy(), 0.0
-
-        def stream(parts):
-            for number in itertools.count(epoch):
-                for rows, weights in itertools.islice(self.steps(knobs, number), step if number == epoch else 0, None):
-                    longest = [one for one in lengths if one >= self.lengths[rows].max()][:1]
-                    for part in parts:
-                        yield self.batch(rows[part], longest), self.labels[rows[part]], weights[part]
-
-        def batches(context):
-            size = knobs.batch_size // context.num_replicas_in_sync
-            here = context.num_replicas_in_sync // context.num_input_pipelines      # devices of this machine
-            parts = [slice(i * size, (i + 1) * size) for i in range(context.input_pipeline_id * here,
-                                                                    (context.input_pipeline_id + 1) * here)]
-            label = tf.TensorSpec((None,), tf.as_dtype(self.labels.dtype))
-            return tf.data.Dataset.from_generator(
-                functools.partial(stream, parts), output_signature=(PAIR, label, tf.TensorSpec((None,), tf.float32))
-            ).prefetch(PREFETCH * here).with_options(OPTIONS)
-
-        if strategy.num_replicas_in_sync > 1:
-            return strategy.distribute_datasets_from_function(batches)
-        if knobs.deterministic:         # forbids clocks
-            return batches(tf.distribute.InputContext())
-
-        def count(seconds):
-            self.waited += seconds
-            return np.int32(0)
-
-        def timed(asked, batch, got):
-            with tf.control_dependencies([tf.numpy_function(count, [got - asked], tf.int32)]):
-                return tf.nest.map_structure(tf.identity, batch)
-
-        # A zip asks its parts one after the other: the clock, then for the batch, then the clock again.
-        clock = tf.data.Dataset.from_tensors(0).repeat().map(lambda _: tf.timestamp())
-        parts = clock, batches(tf.distribute.InputContext()), clock
-        return tf.data.Dataset.zip(parts).map(timed).with_options(OPTIONS)
-
-    def batches(self, batch_size, lengths=None):
-        """A tf.data stream of (ids, segments) from the longest examples to the shortest, and the order of the rows.
-
-        A batch ends after `batch_size` examples, or before they hold more padding than another batch costs. `lengths`,
-        for XLA, are few shapes instead: full batches, padded to one of these, or to maxlen beyond; where there are
-        several, the last is as large as the others: the shortest examples occur twice.
-        """
-        order = np.argsort(-self.lengths, kind='stable')
-        if lengths:
-            if len(order) > batch_size:
-                order = np.concatenate([order, order[:-batch_size - 1:-1][:-len(order) % batch_size]])
-            batches, lengths = cut(order, batch_size), [*lengths, self.maxlen]
-        else:
-            batches, start, padding, sizes = [], 0, 0, self.lengths[order].tolist()
-            for i, size in enumerate(sizes):
-                padding += sizes[start] - size
-                if i - start == batch_size or padding > config.BATCH_COST:
-                    batches.append(order[start:i])
-                    start, padding = i, 0
-            batches, lengths = [*batches, order[start:]], ()
-
-        def stream():
-            bar = progress(len(batches), 'predict', 'steps')
-            for rows in batches:
-                yield (self.batch(rows, lengths),)
-                bar.update(1)
-            bar.close()
-
-        dataset = tf.data.Dataset.from_generator(stream, output_signature=(PAIR,)).prefetch(PREFETCH)
-        return dataset.with_options(OPTIONS), order
+    def batch(self, rows, widths=()):
+        """Token ids and segment ids of these rows, (len(rows), width) int32 each, padded with 0 to the first of
+        `widths` (ascending) that is enough, or else to the longest row."""
+        longest = self.lengths[rows].max()
+        width = next((width for width in widths if width >= longest), longest)
+        ids, segments = (np.zeros((len(rows), width), np.int32) for _ in range(2))
+        ids[:, 0] = self.vocabulary.cls
+        for i, row in enumerate(rows):
+            end, text = 1, 0        # of what is written of the row, and the text that is being written
+            for start, count, belongs_to in zip(self.starts[row], self.counts[row], self.piece_texts, strict=True):
+                if belongs_to > text:
+                    ids[i, end] = self.vocabulary.sep
+                    end, text = end + 1, belongs_to
+                ids[i, end:end + count] = self.ids[start:start + count]
+                segments[i, end:end + count] = text
+                end += count
+            ids[i, end], segments[i, end] = self.vocabulary.sep, text
+        return ids, segments
 
 
-def cut(order, batch_size):
-    return [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
+# ---- From examples to rows ------------------------------------------------------------------------------------------
+
+
+def tokenize(knobs, examples, keep='head', stride=0, offsets=False):
+    """[CLS] a [SEP] or [CLS] a [SEP] b [SEP] for every example, at most `maxlen` tokens, as Tokens.
+
+    Word pieces as in Google's BERT. A pair that is too long loses tokens of the longer text, on a tie of the second
+    (BERT, run_classifier.py, _truncate_seq_pair). keep: which tokens of a text that is too long stay: its 'head', its
+    'tail', or a number: so many from the head and the others from the tail (Sun et al. 2019, section 5.3.1).
+
+    stride: instead of cutting the last text to what there is room for, make windows over it that begin so many tokens
+    apart, each with the whole of text_a in front where there are two. offsets: keep the place of each token in its
+    text, for Tokens.row(). Raises UserError for a stride that would skip text, and where windows have no room.
+    """
+    checkpoint = open_model(knobs.model, knobs.model_dir)
+    vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size'])
+    cache = Path(knobs.cache_dir) if knobs.cache else None
+    return make_rows(vocabulary, knobs.maxlen, examples, knobs.labels, cache, keep, stride, offsets)
+
+
+def make_rows(vocabulary, maxlen, examples, labels=(), cache=None, keep='head', stride=0, offsets=False):
+    """tokenize() with a Vocabulary, and the folder where token ids are kept, if they shall be."""
+    pair = examples[0].text_b is not None
+    columns = [[example.text_a for example in examples]]
+    if pair:
+        columns.append([example.text_b for example in examples])
+    numbers = {}        # of the different texts: each is cut once, however often it occurs
+    for text in itertools.chain(*columns):
+        numbers.setdefault(text, len(numbers))
+    if cache is None:
+        cut = cut_texts(vocabulary.tokenizer, list(numbers), offsets)
+    else:
+        cut = cut_or_kept(cache, vocabulary.tokenizer, list(numbers), offsets)
+    which = np.array([[numbers[text] for text in column] for column in columns]).T      # (examples, texts)
+    text_starts = np.cumsum(cut.counts, dtype=np.int64) - cut.counts
+    starts, counts = text_starts[which], cut.counts[which].astype(np.int64)
+    room = maxlen - 2 - pair
+    example, piece_texts = np.arange(len(examples)), list(range(1 + pair))
+    if stride:
+        example, starts, counts = windows(examples, starts, counts, room, stride)
+    else:
+        kept = counts_that_fit(counts, room)
+        if keep == 'tail':
+            starts = starts + counts - kept
+        elif keep != 'head':
+            starts, kept, piece_texts = head_and_tail(starts, counts, kept, keep)
+        counts = kept
+    return Tokens(examples, labels, vocabulary, maxlen, cut.ids, cut.offsets, example, starts, counts, piece_texts)
+
+
+def counts_that_fit(counts, room):
+    """How many tokens of each text stay where `room` tokens are to share, by Google's rule, for (examples, 1 or 2).
+
+    Google's loop, while there are too many: the longer text loses one, on a tie the second. Without a loop: a keeps at
+    least the larger half of the room, and more where b leaves it; b keeps what a leaves.
+        room 7: (9, 2) -> (5, 2)    (2, 9) -> (2, 5)    (9, 9) -> (4, 3)    (3, 4) -> (3, 4)
+    """
+    if counts.shape[1] == 1:
+        return np.minimum(counts, room)
+    a, b = counts.T
+    kept_a = np.minimum(a, np.maximum(room - b, (room + 1) // 2))
+    kept_b = np.minimum(b, room - kept_a)
+    return np.stack([kept_a, kept_b], axis=1)
+
+
+def head_and_tail(starts, counts, kept, head):
+    """(starts, counts, piece_texts) of two pieces for each text: `head` tokens from its beginning, and from its end
+    what else is kept of it. A text that is kept whole has no second piece, but one of no tokens.
+        10 tokens, 6 kept, head 2: tokens 0 1, 6 7 8 9
+    """
+    heads = np.where(kept < counts, np.minimum(kept, head), kept)
+    tails = kept - heads
+    pieces = np.stack([starts, starts + counts - tails], axis=2), np.stack([heads, tails], axis=2)
+    texts = starts.shape[1]
+    starts, counts = (piece.reshape(len(piece), 2 * texts) for piece in pieces)
+    return starts, counts, [text for text in range(texts) for _ in range(2)]
+
+
+def windows(examples, starts, counts, room, stride):
+    """(example, starts, counts) of windows over the last text of each example, with the first text in front.
+        10 tokens, room for 6, stride 3: tokens 0-5, 3-8, 6-9
+    """
+    example, window_starts, window_counts = [], [], []
+    for i, (text_starts, text_counts) in enumerate(zip(starts.tolist(), counts.tolist(), strict=True)):
+        *before, length = text_counts
+        size = room - sum(before)
+        if size < 1 or stride > size and length > size:
+            raise UserError(f'{examples[i].file}, line {examples[i].line}: beside the first text there is room for '
+                            f'{max(size, 0)} tokens of the second, and windows that begin {stride} apart would skip '
+                            'some. Choose a smaller stride or a larger --maxlen.')
+        begin = 0
+        while True:
+            example.append(i)
+            window_starts.append([*text_starts[:-1], text_starts[-1] + begin])
+            window_counts.append([*before, min(size, length - begin)])
+            if begin + size >= length:
+                break
+            begin += stride
+    return np.array(example), np.array(window_starts), np.array(window_counts)

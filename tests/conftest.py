@@ -49,20 +49,20 @@ def untrained():
     that its answers differ from text to text."""
     from test_scripts import options, start
 
-    import snippets
+    from engine.encoders import named_weights
+    from engine.training import Training
 
-    def fit(model, data, callbacks, **options):
-        kernel = snippets.named_weights(model)['classifier/kernel']
+    def train_leg(training):
+        """As if it had trained."""
+        kernel = named_weights(training.model)['classifier/kernel']
         kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))
-        for monitor in callbacks:
-            monitor.set_model(model)
-            monitor.on_epoch_begin(0)
-            monitor.on_epoch_end(0, {'loss': 0.0})
+        training.progress.step = training.plan.leg_ends[len(training.progress.rows)]
+        training.progress.train_seconds = 1.0
 
     def make(task, model, folder):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, 'argv', [])
-            patch.setattr(snippets.keras.Model, 'fit', fit)
+            patch.setattr(Training, 'train_leg', train_leg)
             start(importlib.import_module(task), *options(folder, model))
         return folder / 'runs' / task / f'{model.name}-seed42'
     return make
@@ -77,10 +77,7 @@ def runs(tmp_path_factory, tiny_bert, untrained):
 
 def make_knobs(*options, task='CoLA', **own):
     """Settled knobs of a script-like set of own knobs and command-line options."""
-    from engine.checkpoints import open_model
-    from engine.launch import for_device
-    knobs = config.Knobs(task, **{'labels': ('0', '1'), 'maxlen': 32} | own)
-    given = config.parse_args(knobs, '', list(map(str, options)))
-    model = given.get('model', 'minilm')
-    recipe = config.MODELS[model].recipe if model in config.MODELS else open_model(model, '').recipe
-    return for_device(knobs.for_recipe(recipe, {'cache': False} | given | {'model': model}))
+    from engine.launch import settle
+    knobs = config.Knobs(**{'labels': ('0', '1'), 'maxlen': 32} | own)
+    given = config.parse_args(knobs, 'test', '', list(map(str, options)))
+    return settle(knobs, config.ROOT / f'{task}.py', {'model': 'minilm', 'cache': False} | given)

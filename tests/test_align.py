@@ -7,9 +7,9 @@ import pytest
 from conftest import random_variables, sizes_of
 from make_goldens import FAMILIES, GOLDENS, norms, small_setup
 
-import snippets
 from checks import align, reference
-from engine.checkpoints import hugging_face_name
+from engine.checkpoints import open_model
+from engine.families import hugging_face_name
 
 SETUPS = {}
 
@@ -187,7 +187,7 @@ def test_the_command_says_what_differs(tmp_path, capsys, monkeypatch):
 def test_bad_options_of_the_command(option, message, tiny_bert, capsys):
     assert align.main([str(tiny_bert), option]) == 2
     assert message in capsys.readouterr().err
-    assert snippets.open_model(str(tiny_bert), 'pretrained').config['hidden_dropout_prob'] == 0.1   # as it was
+    assert open_model(str(tiny_bert), 'pretrained').config['hidden_dropout_prob'] == 0.1   # as it was
 
 
 def test_softmax_is_computed_in_float32():

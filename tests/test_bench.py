@@ -10,7 +10,7 @@ from conftest import SIZES, sizes_of
 
 import config
 from checks import bench, bench_ours
-from engine.checkpoints import encoder_shapes
+from engine.families import encoder_shapes
 
 FIGURES = {figure: 1.0 for _, figure, _ in bench.TRAINING + bench.OTHER if isinstance(figure, str)} | {
     'peak_gib': 2.0, 'lengths': [16, 24]}

@@ -13,9 +13,12 @@ from test_scripts import rows_of
 import CoLA
 import snippets
 from checks import reference
-from engine.checkpoints import Checkpoint, load_tokenizer
+from engine.checkpoints import Checkpoint
 from engine.files import UserError
+from engine.prediction import Predictor
+from engine.vocabulary import load_vocabulary
 from tools import convert
+from tools import runs as tools_runs
 from tools.runs import dev_examples, open_run
 
 
@@ -119,7 +122,7 @@ def test_a_fine_tuned_bert_is_transformers_own_class(task, runs, tmp_path, capsy
     assert {key.split('.')[0] for key in tensors} == {'bert', 'classifier'}
     _, knobs, model = open_run(runs[task])
     data = snippets.tokenize(knobs, dev_examples(runs[task])[:8])
-    ours = snippets.predict(knobs, model, data)
+    ours = Predictor(knobs, model).predict(data)
     theirs = logits_of(tmp_path / 'b', 'bert', 'pooler', tensors, data)
     assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
 
@@ -146,7 +149,7 @@ def test_another_head_is_kept_apart(family, runs, untrained, tmp_path, capsys):
     head = safetensors.numpy.load_file(tmp_path / 'b' / 'classifier.safetensors')
     _, knobs, model = open_run(run)
     data = snippets.tokenize(knobs, dev_examples(run)[:8])
-    ours = snippets.predict(knobs, model, data)
+    ours = Predictor(knobs, model).predict(data)
     theirs = logits_of(tmp_path / 'b', 'bert' if family == 'mean' else family, 'mean' if family == 'mean' else 'cls',
                        head, data)
     assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
@@ -163,11 +166,12 @@ def test_an_edited_model_is_used_but_not_converted(untrained, tiny_bert, tmp_pat
         return model
 
     monkeypatch.setattr(CoLA, 'build_model', build_model)
+    monkeypatch.setattr(tools_runs, 'load_script', lambda task: CoLA)
     run = untrained('CoLA', tiny_bert, tmp_path)
     _, knobs, model = open_run(run)
     data = snippets.tokenize(knobs, dev_examples(run))
     golds = {(row['text_a'], row['prediction']) for row in rows_of(run / 'dev_predictions.tsv')}
-    answers = [knobs.labels[i] for i in snippets.predict(knobs, model, data).argmax(-1)]
+    answers = [knobs.labels[i] for i in Predictor(knobs, model).predict(data).argmax(-1)]
     assert {(example.text_a, answer) for example, answer in zip(data.examples, answers, strict=True)} == golds
     assert convert.main([str(run), str(tmp_path / 'b')]) == 2
     assert "the run's logits are not those of one dense layer on the encoder's cls vector" in capsys.readouterr().err
@@ -191,7 +195,7 @@ def test_the_tokenizer_goes_along(tiny_bert, tmp_path):
     from tokenizers import Tokenizer
     convert.convert(tiny_bert, tmp_path / 'b')
     written = Tokenizer.from_file(str(tmp_path / 'b' / 'tokenizer.json'))
-    own, cls, sep = load_tokenizer(tiny_bert, len(WORDS))
+    own, cls, sep, _ = load_vocabulary(tiny_bert, len(WORDS))
     text = 'A man, Éa 12'
     assert written.encode(text, 'b').ids == [cls, *own.encode(text).ids, sep, WORDS.index('b'), sep]
     assert written.encode(text, 'b').type_ids == [0] * (len(own.encode(text).ids) + 2) + [1, 1]

@@ -14,8 +14,8 @@ from conftest import SIZES, random_variables, write_google
 import config
 
 TWO_DEVICES = """
-import config, runpy, sys
-import tensorflow as tf
+import runpy, sys
+from engine.backend import tf
 cpu, = tf.config.list_physical_devices('CPU')
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 runpy.run_path(sys.argv.pop(1), run_name='__main__')

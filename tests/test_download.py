@@ -16,7 +16,7 @@ import pytest
 from conftest import SIZES, random_variables, write_hugging_face
 
 import config
-from engine import progress
+from engine import console
 from tools import download
 
 
@@ -168,7 +168,7 @@ def test_ctrl_c_keeps_the_part(server, cola, fetch, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
     with monkeypatch.context() as patch:
-        patch.setattr(progress.Lines, 'update', interrupt)
+        patch.setattr(console.Lines, 'update', interrupt)
         assert fetch('CoLA')[::2] == (130, ['CoLA.zip.part'])
     with monkeypatch.context() as patch:        # while unpacking: nothing is fetched again
         patch.setattr(download, 'unpack', interrupt)

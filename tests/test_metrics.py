@@ -1,15 +1,19 @@
-"""The scores of the scripts against their definitions, written out; undefined ones; what chooses the best epoch."""
+"""The scores of the scripts against their definitions, written out; undefined ones; the texts of the answers."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_skeleton import SCRIPTS
+from test_skeleton import CLASSIFIERS, SCRIPTS
 
 from snippets import Example
 
 
-def examples(labels, files=None):
-    files = files or ['dev.tsv'] * len(labels)
-    return [Example(file, i + 1, i, 'a', 'b', label) for i, (file, label) in enumerate(zip(files, labels, strict=True))]
+def dev(gold, files=None):
+    """What score() uses of the dev set."""
+    files = files or ['dev.tsv'] * len(gold)
+    examples = [Example(file, i + 1, i, 'a', 'b', gold[i]) for i, file in enumerate(files)]
+    return SimpleNamespace(examples=examples, gold=np.array(gold))
 
 
 def logits(answers, classes=2):
@@ -25,13 +29,13 @@ def test_binary_tasks():
         both = {'f1': f1, 'accuracy': accuracy}
         expected = {'CoLA': {'mcc': mcc}, 'MRPC': both, 'QQP': both}
         if name not in ('MNLI', 'STSB'):
-            found = __import__(name).score(logits(answers), examples(gold))
+            found = __import__(name).score(logits(answers), dev(gold))
             assert found == pytest.approx(expected.get(name, {'accuracy': accuracy}))
 
 
 def test_matched_and_mismatched_are_scored_apart():
     files = ['x/dev_matched.tsv'] * 3 + ['x/dev_mismatched.tsv'] * 2
-    found = __import__('MNLI').score(logits([0, 1, 2, 0, 0], 3), examples([0, 1, 1, 0, 2], files))
+    found = __import__('MNLI').score(logits([0, 1, 2, 0, 0], 3), dev([0, 1, 1, 0, 2], files))
     assert found == pytest.approx({'accuracy_m': 2 / 3, 'accuracy_mm': 1 / 2})
 
 
@@ -40,11 +44,19 @@ def test_correlations():
     x, y = gold - gold.mean(), answers - answers.mean()
     ranks = np.array([1, 0, 2, 3, 4.0]) - 2
     spearman = (np.arange(5) - 2) @ ranks / 10
-    found = __import__('STSB').score(answers[:, None], examples(gold))
+    found = __import__('STSB').score(answers[:, None], dev(gold))
     assert found == pytest.approx({'pearson': x @ y / np.sqrt((x @ x) * (y @ y)), 'spearman': spearman})
 
 
 def test_scores_of_a_constant_answer():
-    assert np.isnan(list(__import__('STSB').score(np.full((3, 1), 2.5), examples([1.0, 2.0, 3.0])).values())).all()
-    assert __import__('CoLA').score(logits([1, 1, 1]), examples([0, 1, 1])) == {'mcc': 0.0}
-    assert __import__('MRPC').score(logits([0, 0, 0]), examples([1, 1, 0]))['f1'] == 0.0
+    assert np.isnan(list(__import__('STSB').score(np.full((3, 1), 2.5), dev([1.0, 2.0, 3.0])).values())).all()
+    assert __import__('CoLA').score(logits([1, 1, 1]), dev([0, 1, 1])) == {'mcc': 0.0}
+    assert __import__('MRPC').score(logits([0, 0, 0]), dev([1, 1, 0]))['f1'] == 0.0
+
+
+def test_answers_are_labels_or_scores_within_the_range():
+    for name in CLASSIFIERS:
+        labels = __import__(name).knobs.labels
+        data = SimpleNamespace(labels=labels)
+        assert __import__(name).answers(logits([1, 0, 1], len(labels)), data) == [labels[1], labels[0], labels[1]]
+    assert __import__('STSB').answers(np.array([[-0.2], [2.5004], [7]]), None) == ['0.000', '2.500', '5.000']

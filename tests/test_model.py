@@ -21,7 +21,8 @@ from conftest import (
 import snippets
 from checks import reference
 from checks.align import FORWARD
-from engine.checkpoints import SKIPPED, Checkpoint, encoder_shapes
+from engine.checkpoints import SKIPPED, Checkpoint
+from engine.families import encoder_shapes
 from engine.files import UserError
 
 PAIRS = [('a man.', 'he left, a man?'), ('b', '2'), ('the end of it all', 'x y z 1 2 3')]

@@ -9,10 +9,11 @@ from conftest import SIZES, make_knobs
 
 import CoLA
 import config
-import RTE
 import snippets
 from engine import optimizers
-from engine.checkpoints import encoder_shapes
+from engine.encoders import named_weights
+from engine.families import encoder_shapes
+from engine.files import UserError
 from snippets import keras, tf
 
 
@@ -31,18 +32,22 @@ def test_schedules(steps):
 
 
 @pytest.mark.parametrize(('n_layers', 'decay'), [(12, 0.8), (24, 0.9)])
-def test_layer_wise_rates_are_electras(n_layers, decay):
+def test_layer_wise_rates_are_electras(monkeypatch, n_layers, decay):
     # google-research/electra, model/optimization.py, _get_layer_lrs
     key_to_depths = OrderedDict({'/embeddings/': 0, '/embeddings_project/': 0, 'task_specific/': n_layers + 2})
     for layer in range(n_layers):
         key_to_depths[f'encoder/layer_{layer}/'] = layer + 1
     expected = {key: decay ** (n_layers + 2 - depth) for key, depth in key_to_depths.items()}
     sizes = SIZES | {'num_hidden_layers': n_layers, 'embedding_size': 8}
-    names = [*encoder_shapes('electra', sizes), 'task_specific/kernel']
-    for name in names:
-        assert optimizers.layer_scale(name, decay, names) == next(v for k, v in expected.items() if k in name)
-    assert optimizers.layer_scale('electra/encoder/layer_11/x', decay, names) == pytest.approx(decay ** (n_layers - 10))
-    assert optimizers.layer_scale('bert/pooler/dense/kernel', decay, names) == pytest.approx(decay)
+    names = [*encoder_shapes('electra', sizes), 'task_specific/kernel', 'bert/pooler/dense/kernel']
+    weights = {name: tf.Variable(0.0) for name in names}
+    monkeypatch.setattr(optimizers, 'named_weights', lambda model: weights)
+    rates = optimizers.build_optimizer(make_knobs('--layer-decay', decay), None, 100).rates
+    scales = {name: rates[variable.ref()][0] for name, variable in weights.items()}
+    assert scales.pop('bert/pooler/dense/kernel') == pytest.approx(decay)
+    assert scales['electra/encoder/layer_11/output/dense/bias'] == pytest.approx(decay ** (n_layers - 10))
+    for name, scale in scales.items():
+        assert scale == next(v for k, v in expected.items() if k in name)
 
 
 @pytest.mark.parametrize(('bias_correction', 'used'), [(True, 50), (False, 50), (True, 20), (False, 20)])
@@ -57,10 +62,10 @@ def test_twenty_steps_of_the_optimizer(bias_correction, used):
     scales, decays, clip = [0.25, 0.5, 1.0], [0.01, 0.01, 0.0], 1.0
     schedule = optimizers.WarmUpDecay(0.1, 20, 0.1, 'linear')
     rates = {v.ref(): rate for v, *rate in zip(variables, scales, decays, strict=True)}
-    optimizer = optimizers.AdamW(schedule, rates, bias_correction, 1e-6, clip)
+    optimizer = optimizers.AdamW(schedule, rates, bias_correction, 1e-6, clip, lookup=variables[0])
     trained = random.permutation(50)[:used]
     if used < 50:
-        optimizer.train_rows(variables[0], trained)
+        optimizer.train_rows(trained)
     m, v = ([np.zeros_like(value) for value in values] for _ in range(2))
     for t in range(20):
         rows = random.choice(trained, 8)                # rows that occur twice must be added up before the clip
@@ -85,6 +90,16 @@ def test_twenty_steps_of_the_optimizer(bias_correction, used):
         assert np.abs(variable.numpy() - value).max() < 2e-5 * np.abs(value).max()
 
 
+def test_a_tied_output_layer_is_refused_as_lookup():
+    words = tf.Variable(tf.ones((5, 3)), name='words')
+    optimizer = optimizers.AdamW(0.1, {words.ref(): (1.0, 0.0)}, True, 1e-6, 1.0, lookup=words)
+    optimizer.train_rows([1, 2])
+    with tf.GradientTape() as tape:
+        logits = tf.matmul(tf.gather(words, [1, 2]), words, transpose_b=True)
+    with pytest.raises(UserError, match=r'words.*tied output layer.*Drop lookup='):
+        optimizer.apply_gradients([(tape.gradient(logits, words), words)])
+
+
 def test_published_numbers():
     electra = make_knobs('--model', 'electra-base')
     assert (electra.learning_rate, electra.layer_decay, electra.bias_correction, electra.epsilon, electra.weight_decay,
@@ -95,39 +110,44 @@ def test_published_numbers():
     bert = make_knobs('--model', 'bert-base-uncased')
     assert (bert.learning_rate, bert.layer_decay, bert.bias_correction, bert.schedule) == (2e-5, 1.0, True, 'linear')
     for script in ('CoLA', 'SST2', 'MRPC', 'QQP', 'MNLI', 'QNLI', 'WNLI', 'RTE', 'STSB'):
-        knobs = __import__(script).knobs.for_recipe('electra', {})
+        knobs = __import__(script).knobs.settle(f'{script}.py', 'electra', {})
         assert (knobs.epochs, knobs.swap_pairs) == (10 if script in ('RTE', 'STSB') else 3, True)
 
 
 def test_which_value_of_a_knob_wins():
-    assert CoLA.knobs.for_recipe('bert', {}).epochs == 10                       # the script's
-    assert CoLA.knobs.for_recipe('electra-large', {}).epochs == 3               # by the family
-    assert CoLA.knobs.for_recipe('bert', {'epochs': 2}).epochs == 2             # the command line's
-    assert CoLA.knobs.for_recipe('bert', {}).batch_size == config.Knobs.batch_size
-    assert RTE.knobs.for_recipe('bert', {'layer_decay': 0.9}).layer_decay == 0.9
+    def settled(recipe, **given):
+        return CoLA.knobs.settle('CoLA.py', recipe, given)
+
+    assert settled('bert').epochs == 10                     # the script's
+    assert settled('electra-large').epochs == 3             # by the family
+    assert settled('bert', epochs=2).epochs == 2            # the command line's
+    assert settled('bert').batch_size == config.Knobs.batch_size
+    assert settled('bert').layer_decay == 1.0               # the recipe's
+    assert settled('bert', layer_decay=0.9).layer_decay == 0.9
 
 
 @pytest.mark.parametrize('option', ['--batch-size=0', '--maxlen=7', '--maxlen=513', '--epochs=x', '--epochs=0',
                                     '--learning-rate=nan', '--dropout=1', '--schedule=cosine', '--no-such', '--ep=3'])
 def test_bad_options_end_with_status_2(option, capsys):
     with pytest.raises(SystemExit) as end:
-        config.parse_args(CoLA.knobs, '', [option])
+        config.parse_args(CoLA.knobs, '', '', [option])
     assert end.value.code == 2
     assert len(capsys.readouterr().err.splitlines()[-1]) < 200
 
 
 def test_unknown_option_names_the_close_one(capsys):
     with pytest.raises(SystemExit):
-        config.parse_args(CoLA.knobs, '', ['--learning-rat', '1'])
+        config.parse_args(CoLA.knobs, '', '', ['--learning-rat', '1'])
     assert 'did you mean --learning-rate?' in capsys.readouterr().err
 
 
 def test_every_knob_is_an_option(capsys):
     with pytest.raises(SystemExit):
-        config.parse_args(CoLA.knobs, '', ['--help'])
+        config.parse_args(CoLA.knobs, '', '', ['--help'])
     shown = capsys.readouterr().out
     for field in dataclasses.fields(config.Knobs):
-        assert f'--{field.name.replace("_", "-")}' in shown
+        if field.name not in ('script', 'recipe'):
+            assert f'--{field.name.replace("_", "-")}' in shown
 
 
 def test_every_variable_has_its_own_rate_also_in_an_edited_model(tiny_bert):
@@ -137,7 +157,7 @@ def test_every_variable_has_its_own_rate_also_in_an_edited_model(tiny_bert):
     x = keras.layers.Bidirectional(keras.layers.LSTM(4), name='recurrent')(encoder.sequence)
     model = keras.Model(encoder.inputs, snippets.classifier(knobs, 2)(keras.layers.BatchNormalization()(x)))
     model.get_layer('Embedding-Token').trainable = False
-    weights = snippets.named_weights(model)
+    weights = named_weights(model)
     assert {variable.ref() for variable in weights.values()} == {variable.ref() for variable in model.weights}
     optimizer = snippets.build_optimizer(knobs, model, 100)
     optimizer.build(model.trainable_variables)

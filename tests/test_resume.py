@@ -15,13 +15,16 @@ import CoLA
 import snippets
 import STSB
 from checks import fuzz, kill
-from engine import files, optimizers, progress, resume
+from engine import console, files, optimizers, report
+from engine.files import STATE, WEIGHTS
+from engine.plan import Plan
+from engine.state import put_weights_back, read_state, save_state
+from engine.training import Training
 from snippets import tf
 
 
 def weights_of(folder):
-    return safetensors.numpy.load_file(next(path for path in folder.glob('runs/*/*') if path.is_dir())
-                                       / 'model.safetensors')
+    return safetensors.numpy.load_file(next(folder.rglob('model.safetensors')))
 
 
 class Killed(BaseException):
@@ -29,8 +32,9 @@ class Killed(BaseException):
 
 
 def stop_in(monkeypatch, where, number, signum):
-    """Let the run get this signal in the call of this number of a method of its Monitor."""
-    method, calls = getattr(snippets.Monitor, where), []
+    """Let the run get this signal before the call of this number of a function, (owner, name)."""
+    owner, name = where
+    method, calls = getattr(owner, name), []
 
     def stopped(self, *args):
         calls.append(args)
@@ -39,16 +43,19 @@ def stop_in(monkeypatch, where, number, signum):
                 raise Killed
             os.kill(os.getpid(), signum)
         return method(self, *args)
-    monkeypatch.setattr(snippets.Monitor, where, stopped)
+    monkeypatch.setattr(owner, name, stopped)
+
+
+STEP, FILES, SCORES = (Training, 'train'), (Training, 'keep'), (report, 'say_scores')
 
 
 @pytest.mark.parametrize(('script', 'stops', 'more'), [
-    (CoLA, [('on_train_batch_end', 2, signal.SIGKILL),      # after one step
-            ('on_train_batch_end', 2, signal.SIGTERM),      # in the last step of the first epoch
-            ('end_epoch', 1, signal.SIGKILL),               # after its evaluation
-            ('end_epoch', 2, signal.SIGINT),                # while the files of the second are written
-            ('report', 1, signal.SIGHUP)], ()),             # before the answers are written
-    (STSB, [('on_train_batch_end', 1, signal.SIGINT)],      # half an update
+    (CoLA, [(STEP, 2, signal.SIGKILL),      # after one step
+            (STEP, 2, signal.SIGTERM),      # in the last step of the first epoch
+            (FILES, 1, signal.SIGKILL),     # after its evaluation
+            (FILES, 2, signal.SIGINT),      # while the files of the second are written
+            (SCORES, 1, signal.SIGHUP)], ()),       # before the answers are written
+    (STSB, [(STEP, 1, signal.SIGINT)],      # half an update
      ('--precision=bfloat16', '--grad-accumulation=2', '--batch-size=8', '--limit=12', '--epochs=1')),
 ])
 def test_a_stopped_run_goes_on_to_the_same_end(script, stops, more, tmp_path, tiny_bert, monkeypatch, capsys):
@@ -64,7 +71,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(script, stops, more, tmp_path, ti
         with monkeypatch.context() as patch, pytest.raises((SystemExit, Killed)) as end:
             stop_in(patch, where, number, signum)
             start(script, *again, *['--no-fresh'] * (i > 0))
-        assert (folder / resume.STATE).is_file()
+        assert (folder / STATE).is_file()
         if signum == signal.SIGKILL:
             for name in ('.model.safetensors.99', '.tmpAbcdef'):        # the second by the safetensors library
                 (folder / name).write_text('half')
@@ -83,24 +90,28 @@ def test_a_stopped_run_goes_on_to_the_same_end(script, stops, more, tmp_path, ti
     assert kill.differences(tmp_path / 'undisturbed', tmp_path / 'stopped') == []
 
 
+PLAN = Plan(3, (3, 6))
+
+
 @pytest.mark.parametrize('spoil', [
-    lambda about: about | {'step': 4}, lambda about: about | {'epoch': 3}, lambda about: about | {'epochs': []},
-    lambda about: about | {'step': '1'}, lambda about: about | {'step': 3}, lambda about: [about], lambda about: {},
-    lambda about: about | {'epochs': [{'epoch': 1, 'loss': 1.0, 'score': 'high', 'same_answer': ''}]},
-    lambda about: about | {'epochs': [row(1, 0.5), row(2, 0.6)], 'epoch': 2},      # its weights are not there
+    lambda about: about | {'step': 7}, lambda about: about | {'step': 2}, lambda about: about | {'rows': []},
+    lambda about: about | {'step': '5'}, lambda about: [about], lambda about: {},
+    lambda about: about | {'loss': None}, lambda about: about | {'rows': [row(3, 0.5), row(2, 0.5)], 'step': 6},
+    lambda about: about | {'rows': [row(1, 0.5), row(2, 0.5), row(3, 0.5)], 'step': 6},
+    lambda about: about | {'rows': [row(3, 0.5) | {'score': 'high'}]}, lambda about: about | {'stopped': 'no'},
 ])
 def test_a_state_of_no_such_run(tmp_path, spoil):
-    safetensors.numpy.save_file({}, tmp_path / resume.WEIGHTS, {'epoch': '1'})
-    about = {'epoch': 1, 'step': 2, 'data': 'x', 'epochs': [row(1, 0.5)]}
-    resume.save(tmp_path, about, {})
-    assert resume.read(tmp_path, 2, 3) == about
-    resume.save(tmp_path, spoil(about), {})
+    about = {'step': 5, 'rows': [row(3, 0.5)], 'loss': 0.7, 'train_seconds': 1.0, 'done': False, 'stopped': False,
+             'data': 'x', 'callbacks': []}
+    save_state(tmp_path / STATE, about, {})
+    assert read_state(tmp_path / STATE, PLAN) == about
+    save_state(tmp_path / STATE, spoil(about), {})
     with pytest.raises(files.UserError, match='safetensors: of an unfinished run, but not to be used'):
-        resume.read(tmp_path, 2, 3)
+        read_state(tmp_path / STATE, PLAN)
 
 
-def row(epoch, score):
-    return {'epoch': epoch, 'loss': 1.0, 'score': score, 'same_answer': ''}
+def row(update, score):
+    return {'epoch': update / 3, 'update': update, 'loss': 1.0, 'score': score, 'same_answer': ''}
 
 
 @pytest.mark.parametrize(('left', 'kept'), [
@@ -108,34 +119,39 @@ def row(epoch, score):
     ({'earlier': 2}, 'earlier'),                # killed before the new ones were written
     ({'model': 0, 'earlier': 2}, 'earlier'),    # a power cut left the new ones empty
     ({'model': 2, 'earlier': 1}, 'model'),      # killed before the earlier ones were deleted
+    ({'model': 3}, None), ({}, None),
 ])
 def test_the_best_weights_are_those_of_the_state(tmp_path, left, kept):
-    for name, epoch in left.items():
-        safetensors.numpy.save_file({name: np.ones(1)}, tmp_path / f'{name}.safetensors', {'epoch': str(epoch)})
-        if not epoch:
+    for name, update in left.items():
+        safetensors.numpy.save_file({name: np.ones(1)}, tmp_path / f'{name}.safetensors', {'update': str(update)})
+        if not update:
             (tmp_path / f'{name}.safetensors').write_bytes(b'')
-    resume.save(tmp_path, {'epoch': 3, 'step': 0, 'data': 'x', 'epochs': [
-        row(1, np.nan), row(2, 0.6), row(3, 0.6)]}, {})
-    resume.read(tmp_path, 4, 3)
-    assert list(safetensors.numpy.load_file(tmp_path / resume.WEIGHTS)) == [kept]
-    assert not (tmp_path / resume.EARLIER).exists()
+    best = report.best_row([row(1, np.nan), row(2, 0.6), row(3, 0.6)])['update']
+    if kept is None:
+        with pytest.raises(files.UserError, match='not the weights of the best epoch'):
+            put_weights_back(tmp_path, best)
+        return
+    put_weights_back(tmp_path, best)
+    assert list(safetensors.numpy.load_file(tmp_path / WEIGHTS)) == [kept]
 
 
 def test_out_of_memory_names_the_batch(tmp_path, tiny_bert, monkeypatch, capsys):
-    def fit(*args, **options):
-        raise tf.errors.ResourceExhaustedError(None, None, 'OOM')
-    monkeypatch.setattr(snippets.keras.Model, 'fit', fit)
+    def make_train_function(*args, **options):
+        def train(iterator):
+            raise tf.errors.ResourceExhaustedError(None, None, 'OOM')
+        return train
+    monkeypatch.setattr(snippets.keras.Model, 'make_train_function', make_train_function)
     with pytest.raises(SystemExit) as end:
         start(CoLA, *options(tmp_path, tiny_bert))
     assert end.value.code == 2
     error = capsys.readouterr().err
-    assert 'epoch 1, step 0 of 3: out of memory with 16 examples of ' in error and '--grad-accumulation' in error
+    assert 'epoch 1, step 1 of 3: out of memory with 16 examples of ' in error and '--grad-accumulation' in error
 
 
 def test_progress_in_plain_lines(monkeypatch, capsys):
     now = iter([0.0, 10.0, 31.0, 45.0, 65.0])
-    monkeypatch.setattr(progress.time, 'monotonic', lambda: next(now))
-    lines = progress.progress(1000, 'predict', 'steps', 200)
+    monkeypatch.setattr(console.time, 'monotonic', lambda: next(now))
+    lines = console.progress_bar(1000, 'predict', 'steps', 200)
     for _ in range(4):
         lines.update(100)
     lines.close()
@@ -172,16 +188,18 @@ def test_a_loss_that_is_not_finite_names_its_rows(tmp_path, tiny_bert, monkeypat
 
 def test_a_full_disk_leaves_the_earlier_state(tmp_path):
     variables = {'00000': tf.Variable(tf.ones((100, 100)))}
-    resume.save(tmp_path, {'epoch': 0, 'step': 1, 'data': 'x', 'epochs': []}, variables)
+    about = {'step': 1, 'rows': [], 'loss': 0.7, 'train_seconds': 1.0, 'done': False, 'stopped': False, 'data': 'x',
+             'callbacks': []}
+    save_state(tmp_path / STATE, about, variables)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(files.UserError, match='state.safetensors: cannot be written'):
-            resume.save(tmp_path, {'epoch': 0, 'step': 2, 'data': 'x', 'epochs': []}, variables)
+            save_state(tmp_path / STATE, about | {'step': 2}, variables)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert resume.read(tmp_path, 1, 3)['step'] == 1
-    assert [path.name for path in tmp_path.iterdir()] == [resume.STATE]
+    assert read_state(tmp_path / STATE, PLAN) == about
+    assert [path.name for path in tmp_path.iterdir()] == [STATE]
 
 
 def test_what_a_killed_program_left_goes_with_the_next_writing(tmp_path):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +20,11 @@ import CoLA
 import config
 import snippets
 import WNLI
-from engine import launch, tokens
+from engine import launch, prediction, report, vocabulary
+from engine.encoders import load_run, named_weights
 from engine.layers import Dropout
+from engine.prediction import Predictor
+from engine.training import Training
 
 FILES = {'SST2': ['SST-2.tsv'], 'STSB': ['STS-B.tsv'], 'MNLI': ['MNLI-m.tsv', 'MNLI-mm.tsv', 'AX.tsv']}
 
@@ -78,14 +82,15 @@ def test_a_whole_run(name, tmp_path, tiny_bert, capsys, monkeypatch):
     assert len(metrics['epochs']) == 2 == len(rows_of(folder / 'metrics.csv'))
     assert metrics['last'] == metrics['epochs'][1]
     assert metrics['best'] in metrics['epochs']
-    assert (metrics['best']['wait_seconds'] > 0) == (name != 'STSB')
-    assert metrics['best']['wait_seconds'] < metrics['best']['train_seconds']
     settings = json.loads((folder / 'config.json').read_text())
     assert settings['knobs']['seed'] == 42
     assert settings['versions']['tensorflow']
     assert (folder / 'curve.png').read_bytes()[:4] == b'\x89PNG'
-    losses = [float(row['loss']) for row in rows_of(folder / 'dev_predictions.tsv')]
+    predictions = rows_of(folder / 'dev_predictions.tsv')
+    losses = [float(row['loss']) for row in predictions]
     assert losses == sorted(losses, reverse=True)
+    with np.load(folder / 'dev_outputs.npz') as outputs:
+        assert outputs['output_0'].shape == (len(predictions), len(settings['knobs']['labels']) or 1)
     assert not list(folder.glob('.*'))
     assert not (folder / 'state.safetensors').exists()
 
@@ -100,14 +105,17 @@ def test_the_best_weights_are_kept_and_can_be_started_from(tmp_path, tiny_bert, 
     assert best['accuracy'] == pytest.approx(np.mean([row['label'] == row['prediction'] for row in rows]))
 
     # the weights give the scores that the report gives them
-    knobs = launch.for_device(WNLI.knobs.for_recipe(
-        'bert', config.parse_args(WNLI.knobs, '', [*args, f'--init={folder}'])))
+    given = config.parse_args(WNLI.knobs, 'WNLI.py', '', [*args, f'--init={folder}'])
+    knobs = launch.settle(WNLI.knobs, WNLI.__file__, given)
     data = snippets.tokenize(knobs, WNLI.load_data(knobs, 'dev'))
     model = WNLI.build_model(knobs, 1)
-    snippets.load_run(knobs, model)
-    assert WNLI.score(snippets.predict(knobs, model, data), data.examples)['accuracy'] == best['accuracy']
+    load_run(knobs, model)
+    outputs = Predictor(knobs, model).predict(data)
+    assert WNLI.score(outputs, data)['accuracy'] == best['accuracy']
+    with np.load(folder / 'dev_outputs.npz') as kept:
+        np.testing.assert_allclose(kept['output_0'], outputs, atol=1e-5)
     weights = safetensors.numpy.load_file(folder / 'model.safetensors')
-    np.testing.assert_array_equal(weights['classifier/kernel'], snippets.named_weights(model)['classifier/kernel'])
+    np.testing.assert_array_equal(weights['classifier/kernel'], named_weights(model)['classifier/kernel'])
 
     # another task gets the encoder and a new output layer, also where the labels have the same names
     start(CoLA, *args, f'--init={folder}', '--epochs=1')
@@ -125,7 +133,18 @@ def test_the_best_weights_are_kept_and_can_be_started_from(tmp_path, tiny_bert, 
     with pytest.raises(SystemExit) as end:
         start(WNLI, *args, '--learning-rate=2e-3', '--no-fresh')
     assert end.value.code == 2
-    assert 'learning_rate: 0.001 -> 0.002' in capsys.readouterr().err
+    assert 'learning_rate: 0.001 -> 0.002). Keep both: give this one a --name' in capsys.readouterr().err
+    # under a name it lies beside
+    start(WNLI, *args, '--learning-rate=2e-3', '--no-fresh', '--name=faster', '--epochs=1')
+    assert (tmp_path / 'runs' / 'WNLI' / 'tiny-bert-seed42-faster' / 'metrics.json').is_file()
+    # a finished run that has lost a file is not taken for finished, nor overwritten
+    for name in ('metrics.json', 'model.safetensors'):
+        (folder / name).rename(folder / 'elsewhere')
+        with pytest.raises(SystemExit) as end:
+            start(WNLI, *args, '--learning-rate=1e-3', '--no-fresh')
+        assert end.value.code == 2
+        assert f'{name} is missing. Put it back' in capsys.readouterr().err
+        (folder / 'elsewhere').rename(folder / name)
 
 
 def test_electra_brings_its_recipe_from_a_folder_without_json(tmp_path, capsys, monkeypatch):
@@ -153,17 +172,18 @@ def test_the_same_seed_gives_the_same_run(tmp_path, tiny_bert, monkeypatch):
 
 def test_nothing_is_tokenized_or_traced_twice(tmp_path, tiny_bert, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    script, models, calls = importlib.import_module('MNLI'), [], []
-    build, encode = script.build_model, tokens.encode
-    monkeypatch.setattr(script, 'build_model', lambda *args: models.append(build(*args)) or models[-1])
-    monkeypatch.setattr(tokens, 'encode', lambda tokenizer, texts: calls.append(texts) or encode(tokenizer, texts))
+    script, trained, calls = importlib.import_module('MNLI'), [], []
+    train, cut_texts = snippets.train, vocabulary.cut_texts
+    monkeypatch.setattr(snippets, 'train', lambda *args: trained.append(train(*args)) or trained[-1])
+    monkeypatch.setattr(vocabulary, 'cut_texts', lambda tokenizer, texts, offsets: calls.append(texts) or cut_texts(
+        tokenizer, texts, offsets))
     for _ in range(2):
         start(script, *options(tmp_path, tiny_bert))
-    assert len(calls) == len(list((tmp_path / 'cache').iterdir())) == 3         # train, dev, the tests
+    assert len(calls) == len(list((tmp_path / 'cache').iterdir())) == 5         # train, dev, three test files
     assert all(len(texts) == len(set(texts)) for texts in calls)
-    for model in models:
-        assert model.forward.experimental_get_tracing_count() == 1
-        assert model.train_tf_function.experimental_get_tracing_count() == 1
+    for predictor in trained:
+        assert predictor.forward.experimental_get_tracing_count() == 1
+        assert predictor.model.train_tf_function.experimental_get_tracing_count() == 1
 
 
 def test_xla_and_several_steps_at_once_change_nothing(tmp_path, tiny_bert, monkeypatch, capsys):
@@ -188,16 +208,14 @@ def test_a_run_at_the_majority_class_says_so_and_still_has_a_best_epoch(tmp_path
         folder = tmp_path / 'runs' / script.__name__ / 'tiny-bert-seed42'
         assert (folder / 'model.safetensors').is_file()
         assert metric in json.loads((folder / 'metrics.json').read_text())['best']
-    labels = np.array([0, 1, 1, 1])
-    same = snippets.same_answer(CoLA.knobs, np.tile([[0.0, 1.0]], (4, 1)), labels)
+    examples = [snippets.Example('x', i, i, 'a', None, label) for i, label in enumerate([0, 1, 1, 1])]
+    data = SimpleNamespace(examples=examples, labels=('0', '1'))
+    same = report.same_answer(data, ['1'] * 4)
     assert same == '1 (the majority class, 75.0 % of dev)'
-    assert 'not even the majority' in snippets.same_answer(CoLA.knobs, np.tile([[1.0, 0.0]], (4, 1)), labels)
-    assert snippets.same_answer(CoLA.knobs, np.full((4, 1), 2.5), labels) == '2.500'
-    assert snippets.same_answer(CoLA.knobs, np.eye(2), labels) == ''
-    monitor = snippets.Monitor.__new__(snippets.Monitor)
-    row = {'epoch': 1, 'loss': 1.0, 'mcc': 0.0, 'score': 0.0, 'same_answer': same}
-    monitor.epochs, monitor.best = [row], row
-    monitor.report()
+    assert 'not even the majority' in report.same_answer(data, ['0'] * 4)
+    assert report.same_answer(SimpleNamespace(examples=examples, labels=()), ['2.500'] * 4) == '2.500'
+    assert report.same_answer(data, ['0', '1', '1', '1']) == ''
+    report.say_scores([{'epoch': 1, 'loss': 1.0, 'mcc': 0.0, 'score': 0.0, 'same_answer': same}])
     assert 'best epoch gives every dev example the same answer, 1 (the majority class, 75' in capsys.readouterr().out
 
 
@@ -239,7 +257,7 @@ def test_an_interrupted_run_leaves_no_half_files(tmp_path, tiny_bert, monkeypatc
     def interrupt(*args):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)     # a second one does not wait for the step
-    monkeypatch.setattr(snippets.Monitor, 'on_train_batch_end', interrupt)
+    monkeypatch.setattr(Training, 'train', interrupt)
     with pytest.raises(SystemExit) as end:
         start(CoLA, *options(tmp_path, tiny_bert))
     assert end.value.code == 130
@@ -248,7 +266,7 @@ def test_an_interrupted_run_leaves_no_half_files(tmp_path, tiny_bert, monkeypatc
 
 def test_a_diverged_training_stops_and_writes_no_predictions(tmp_path, tiny_bert, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(snippets, 'predict', lambda knobs, model, data: np.full((len(data), 2), np.nan))
+    monkeypatch.setattr(prediction, 'in_file_order', lambda data, *_: np.full((len(data), 2), np.nan))
     with pytest.raises(SystemExit) as end:
         start(CoLA, *options(tmp_path, tiny_bert))
     assert end.value.code == 3

@@ -25,18 +25,12 @@ import safetensors.numpy
 from tokenizers import Tokenizer, decoders, processors
 
 import config
-from engine.checkpoints import (
-    DISTILBERT_SIZES,
-    Checkpoint,
-    encoder_shapes,
-    hugging_face_name,
-    load_tokenizer,
-    open_model,
-    skipped_variables,
-    tf,
-)
-from engine.encoders import build_encoder, keras
+from engine.backend import keras, tf
+from engine.checkpoints import DISTILBERT_SIZES, Checkpoint, open_model, skipped_variables
+from engine.encoders import build_encoder
+from engine.families import encoder_shapes, hugging_face_name
 from engine.files import UserError, status_of, whole_folder, write_file, write_json
+from engine.vocabulary import load_vocabulary
 from tools.runs import exact_products, open_run, sample_batches
 
 CLASSES = {'bert': 'Bert', 'electra': 'Electra', 'albert': 'Albert', 'distilbert': 'DistilBert'}
@@ -96,13 +90,14 @@ def hugging_face_parts(folder, checkpoint, names, root):
         tensors[key] = np.ascontiguousarray(value.T if transposed else value)
         print(f'{name} {value.shape} -> {key}{", transposed" if transposed else ""}')
     settings = hugging_face_config(checkpoint)
-    tokenizer, cls, sep = load_tokenizer(checkpoint.folder, checkpoint.config['vocab_size'])
-    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size'])
+    tokenizer = Tokenizer.from_str(vocabulary.tokenizer.to_str())
     special = {f'{name}_token': f'[{name.upper()}]' for name in ('pad', 'unk', 'cls', 'sep', 'mask')
                if tokenizer.token_to_id(f'[{name.upper()}]') is not None}
     tokenizer.add_special_tokens(list(special.values()))
     tokenizer.post_processor = processors.TemplateProcessing(
-        single='[CLS] $A [SEP]', pair='[CLS] $A [SEP] $B:1 [SEP]:1', special_tokens=[('[CLS]', cls), ('[SEP]', sep)])
+        single='[CLS] $A [SEP]', pair='[CLS] $A [SEP] $B:1 [SEP]:1',
+        special_tokens=[('[CLS]', vocabulary.cls), ('[SEP]', vocabulary.sep)])
     tokenizer.decoder = decoders.WordPiece()
     inputs = ['input_ids', 'attention_mask']
     if checkpoint.family != 'distilbert':

@@ -30,8 +30,8 @@ import requests
 import safetensors
 
 import config
+from engine.console import progress_bar
 from engine.files import whole_folder
-from engine.progress import progress
 
 TIMEOUT = (10, 20)              # seconds: for a connection (to each address of a host), for the next bytes
 RETRIES, RETRY_WAIT = 3, 1.0    # a transfer that broke off is continued this often, after 1, 2 and 3 seconds
@@ -121,7 +121,7 @@ def receive(response, part):
     length = response.headers.get('Content-Length')
     total = start + int(length) if length else None
     with part.open('ab' if start else 'wb') as file, \
-            contextlib.closing(progress(total, part.stem, 'B', start)) as bar:
+            contextlib.closing(progress_bar(total, part.stem, 'B', start)) as bar:
         for chunk in response.iter_content(CHUNK):
             file.write(chunk)
             bar.update(len(chunk))

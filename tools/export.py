@@ -54,7 +54,8 @@ def load_export(folder):
         outputs = model.signatures[signature](
             **{name: tf.constant(value) for name, value in zip(INPUTS, inputs, strict=False)})
         return {name: value.numpy() for name, value in outputs.items()}
-    return settings, lambda *inputs: call('serving_default', *inputs)['logits'], lambda ids: call('rest', ids)
+    rest = (lambda ids: call('rest', ids)) if 'rest' in model.signatures else None
+    return settings, lambda *inputs: call('serving_default', *inputs)['logits'], rest
 
 
 def verify(folder, samples):
@@ -96,9 +97,10 @@ def verify_afresh(folder, samples):
 # ---- Making one ------------------------------------------------------------------------------------------------------
 
 
-def signatures(model, labels, sep):
-    """The functions of a SavedModel, {name: function}; `sep` is the id of [SEP]."""
+def signatures(model, settings, sep):
+    """The functions of a SavedModel, {name: function}; settings: those of the run; `sep`: the id of [SEP]."""
     import tensorflow as tf
+    labels = settings['labels']
     specs = [tf.TensorSpec((None, None), tf.int32, name=name) for name in INPUTS]
 
     @tf.function(input_signature=specs)
@@ -115,7 +117,10 @@ def signatures(model, labels, sep):
         return {'prediction': tf.gather(tf.constant(labels), tf.argmax(logits, -1)),
                 'probabilities': tf.nn.softmax(logits)}
 
-    return {'serving_default': serving_default, 'rest': rest}
+    functions = {'serving_default': serving_default}
+    if settings['probabilities'] or not labels:     # else what the outputs mean is the script's alone to say
+        functions['rest'] = rest
+    return functions
 
 
 def write_savedmodel(functions, variables, folder):
@@ -131,7 +136,7 @@ def write_savedmodel(functions, variables, folder):
 
 
 def write_onnx(function, path):
-    from engine.checkpoints import quiet
+    from engine.backend import quiet
     with quiet():
         import tf2onnx
         logging.getLogger('tf2onnx').setLevel(logging.ERROR)
@@ -141,8 +146,9 @@ def write_onnx(function, path):
 def export(folder, form, output, fresh=False):
     """Write the run in `folder` as 'savedmodel' or 'onnx' into the new folder `output`, whole or not at all. Raises
     UserError."""
-    from engine.checkpoints import load_tokenizer
     from engine.files import UserError, whole_folder, write_json
+    from engine.prediction import token_axis
+    from engine.vocabulary import load_vocabulary
     from tools.runs import exact_products, open_run, require, sample_batches, settings_of
     output = output.resolve()
     if os.path.lexists(output) and not fresh:
@@ -152,12 +158,13 @@ def export(folder, form, output, fresh=False):
     if form == 'onnx':
         require('onnx', 'onnxruntime', 'tf2onnx')
     _, knobs, model = open_run(folder, precision='float32', jit=False)
+    if len(model.outputs) > 1 or len(model.inputs) > 2 or token_axis(model.output) is not None:
+        raise UserError(f'{folder}: only models that give one vector for a text are exported so far.')
     exact_products()
-    settings = settings_of(folder, knobs)
-    _, _, sep = load_tokenizer(folder, settings['vocab_size'])
-    functions = signatures(model, knobs.labels, sep)
+    settings = settings_of(folder, knobs, model)
+    functions = signatures(model, settings, load_vocabulary(folder, settings['vocab_size']).sep)
     names = {'inputs': INPUTS, 'outputs': ['logits']}
-    if form == 'savedmodel':
+    if form == 'savedmodel' and 'rest' in functions:
         answers = ['prediction', 'probabilities'] if knobs.labels else ['prediction']
         names['rest'] = {'inputs': INPUTS[:1], 'outputs': answers}
     packages = ['tensorflow']

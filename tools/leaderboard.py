@@ -442,18 +442,18 @@ def main(argv=None):
 
 def run(argv):
     names, rest = words_and_options(argv)
-    given = config.parse_args(Options('tools/leaderboard'), __doc__, rest)
+    given = config.parse_args(Options(), 'python -m tools.leaderboard', __doc__, rest)
     if unknown := [name for name in names if name not in config.TASKS]:
         raise UserError(f'no task {unknown[0]}; there are {", ".join(config.TASKS)}.')
     if 'seed' in given:
         raise UserError('not --seed, but --seeds (how many) and --first-seed (from where).')
     if 'fresh' in given:
         given['fresh'] = '--fresh' in argv      # not because of --demo: a demo can be gone on with as well
-    knobs = Options('', **given)
+    knobs = Options(**given)
     options = [as_option(name, value) for name, value in given.items()
                if name in config.Knobs.__dataclass_fields__ and name != 'results_dir']
     tasks = sorted(names or config.TASKS, key=lambda task: config.TASKS[task].million_tokens, reverse=True)
-    runs = [Run(task, seed, run_folder(dataclasses.replace(knobs, task=task, seed=seed)))
+    runs = [Run(task, seed, run_folder(dataclasses.replace(knobs, script=f'{config.ROOT / task}.py', seed=seed)))
             for task in dict.fromkeys(tasks)
             for seed in range(knobs.first_seed, knobs.first_seed + knobs.seeds)]
     slots = make_slots(knobs.jobs, len(runs), knobs.devices)

@@ -8,9 +8,9 @@
 FOLDER is a run's, or one that tools.export wrote. Without --text, every line of FILE or of standard input is a text, or
 two texts with a tab between them where the task takes two. Quotes are text. Blank lines at the end do not count.
 
-tsv: a line for each text with the prediction and the probability of every label; json: an object a line. A regression
-gives its number as the model does, which may lie a little beyond the scale (STSB.py cuts it for the leaderboard).
-Answers go to standard output, everything else to standard error; exit status 0, or 2 and no answers.
+tsv: a line for each text with the prediction, as the script's answers() writes it, and the probability of every label
+where the script's loss says what that is; json: an object a line. Answers go to standard output, everything else to
+standard error; exit status 0, or 2 and no answers.
 """
 
 import argparse
@@ -23,10 +23,13 @@ from scipy.special import softmax
 
 import config
 import snippets
-from engine.checkpoints import load_tokenizer
+from engine.batches import for_prediction
 from engine.files import UserError, first_line, read_json, read_lines, status_of
+from engine.prediction import Predictor, in_file_order
+from engine.tokens import make_rows
+from engine.vocabulary import load_vocabulary
 from tools.export import load_export
-from tools.runs import open_run, require, settings_of
+from tools.runs import load_script, open_run, require, settings_of
 
 # ---- Texts -----------------------------------------------------------------------------------------------------------
 
@@ -74,43 +77,39 @@ def read_examples(name, columns, pair):
 
 
 def open_folder(folder, batch_size=None):
-    """(settings, compute) of a run's folder or an exported one: labels, maxlen, pair, vocab_size, and a function from
-    Tokens to logits (texts, units) float32 in their order. Raises UserError."""
+    """(settings, answers, compute) of a run's folder or an exported one: settings_of(), the script's answers(), and a
+    function from Tokens to the model's outputs in their order. Raises UserError."""
     if not folder.is_dir():
         raise UserError(f'{folder}: no such folder.')
-    if (folder / 'export.json').is_file():
-        settings = read_json(folder / 'export.json')
-        if not {'format', 'labels', 'maxlen', 'pair', 'vocab_size'} <= set(settings):
-            raise UserError(f'{folder / "export.json"}: not written by tools.export.')
-        if settings['format'] == 'onnx':
-            require('onnxruntime')
-        try:
-            _, run, _ = load_export(folder)
-        except Exception as error:      # of many types: ValueError, OSError without a file name, onnxruntime's own
-            raise UserError(f'{folder}: the exported model cannot be loaded ({first_line(error)}). Export it '
-                            'again.') from error
+    if not (folder / 'export.json').is_file():
+        given = {'eval_batch_size': batch_size} if batch_size else {}
+        script, knobs, model = open_run(folder, **given)
+        return settings_of(folder, knobs, model), script.answers, Predictor(knobs, model).predict
+    settings = read_json(folder / 'export.json')
+    if not {'format', 'task', 'labels', 'maxlen', 'pair', 'vocab_size', 'probabilities'} <= set(settings):
+        raise UserError(f'{folder / "export.json"}: not written by tools.export, or by an older one. Export it again.')
+    if settings['format'] == 'onnx':
+        require('onnxruntime')
+    try:
+        _, run, _ = load_export(folder)
+    except Exception as error:      # of many types: ValueError, OSError without a file name, onnxruntime's own
+        raise UserError(f'{folder}: the exported model cannot be loaded ({first_line(error)}). Export it '
+                        'again.') from error
 
-        def compute(data):
-            batches, order = data.batches(batch_size or config.Knobs.eval_batch_size)
-            outputs = np.concatenate([run(*inputs) for (inputs,) in batches.as_numpy_iterator()])
-            logits = np.empty_like(outputs[:len(data)])
-            logits[order] = outputs
-            return logits
-        return settings, compute
-    given = {'eval_batch_size': batch_size} if batch_size else {}
-    _, knobs, model = open_run(folder, **given)
-    return settings_of(folder, knobs), lambda data: snippets.predict(knobs, model, data)
+    def compute(data):
+        batches = for_prediction(data.lengths, batch_size or config.Knobs.eval_batch_size)
+        return in_file_order(data, ((rows, [run(*data.batch(rows))]) for rows in batches), [None])
+    return settings, load_script(settings['task']).answers, compute
 
 
-def answer_lines(logits, labels, form):
-    """The lines to print, header included, for logits (texts, units)."""
-    if not labels:
-        numbers = [f'{number:.3f}' for number in logits[:, 0]]
+def answer_lines(outputs, answers, settings, form):
+    """The lines to print, header included: the answers, and the probability of every label where they are known."""
+    if not settings['probabilities']:
         if form == 'tsv':
-            return ['prediction', *numbers]
-        return [json.dumps({'prediction': float(number)}) for number in numbers]
-    answers = [labels[i] for i in logits.argmax(-1)]
-    shares = [[f'{share:.6f}' for share in row] for row in softmax(logits.astype(np.float64), -1)]
+            return ['prediction', *answers]
+        return [json.dumps({'prediction': answer if settings['labels'] else float(answer)}) for answer in answers]
+    labels = settings['labels']
+    shares = [[f'{share:.6f}' for share in row] for row in softmax(outputs.astype(np.float64), -1)]
     if form == 'tsv':
         rows = [['prediction', *labels], *([answer, *row] for answer, row in zip(answers, shares, strict=True))]
         return ['\t'.join(row) for row in rows]
@@ -128,7 +127,7 @@ def predict(args):
         f'{args.text}{args.text_b}'.encode()
     except UnicodeEncodeError:      # bytes that Python could not decode
         raise UserError('--text: not UTF-8.') from None
-    settings, compute = open_folder(args.folder, args.batch_size)
+    settings, answers, compute = open_folder(args.folder, args.batch_size)
     pair = settings['pair']
     if args.text is None:
         examples = read_examples(args.file or '-', args.columns, pair)
@@ -137,9 +136,10 @@ def predict(args):
                         '--text-b: this model takes one text only.')
     else:
         examples = [snippets.Example('--text', 1, 0, args.text, args.text_b, None)]
-    tokenizer = load_tokenizer(args.folder, settings['vocab_size'])
-    return answer_lines(compute(snippets.token_ids(tokenizer, settings['maxlen'], examples)), settings['labels'],
-                        args.format)
+    vocabulary = load_vocabulary(args.folder, settings['vocab_size'])
+    data = make_rows(vocabulary, settings['maxlen'], examples, tuple(settings['labels']))
+    outputs = compute(data)
+    return answer_lines(outputs, answers(outputs, data), settings, args.format)
 
 
 def main(argv=None):

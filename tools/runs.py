@@ -1,10 +1,8 @@
 """A run folder as a model in memory, for the tools that use fine-tuned models."""
 
 import contextlib
-import dataclasses
 import importlib.util
 import io
-import re
 import sys
 from pathlib import Path
 
@@ -12,9 +10,29 @@ import numpy as np
 
 import config
 import snippets
-from engine import launch
+from engine.backend import keras, tf
 from engine.checkpoints import Checkpoint, open_model
+from engine.encoders import load_run
 from engine.files import UserError, read_json, read_lines
+from engine.launch import settle
+from engine.run import source_hashes
+
+
+def load_script(task):
+    """The script that a run calls `task` ('CoLA', 'chinese/LCQMC'), as a module. Raises UserError."""
+    path = (config.ROOT / f'{task}.py').resolve()
+    if not path.is_relative_to(config.ROOT) or not path.is_file():
+        raise UserError(f'{task}: there is no such script in {config.ROOT}.')
+    sys.path.insert(0, str(path.parent))        # as when it is started; its family's own module may lie there
+    try:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        script = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(script)
+    finally:
+        sys.path.remove(str(path.parent))
+    if not hasattr(script, 'knobs'):
+        raise UserError(f'{path}: no script that trains a model.')
+    return script
 
 
 def open_run(folder, **changed):
@@ -24,20 +42,22 @@ def open_run(folder, **changed):
     knobs that shall differ from the run's, such as precision='float32'. Raises UserError.
     """
     run = Checkpoint(folder)
-    if not isinstance(run.task, str) or not re.fullmatch(r'\w+', run.task) or run.task in (
-            'config', 'snippets') or not (config.ROOT / f'{run.task}.py').is_file() or not isinstance(run.knobs, dict):
-        raise UserError(f'{folder}: no run of one of the scripts: its config.json names none. Choose a folder in '
-                        'runs/.')
-    script = importlib.import_module(run.task)
-    given = {field.name: settled(run, field) for field in dataclasses.fields(config.Knobs)
-             if field.name in run.knobs and (field.name != 'jit' or run.knobs['jit'] is False)}   # else by the device
-    path = str(run.folder.resolve())        # a path, where a folder has the name of a model of the table
+    try:
+        if not isinstance(run.task, str) or not isinstance(run.knobs, dict):
+            raise UserError('its config.json names no script.')
+        script = load_script(run.task)
+    except UserError as error:
+        raise UserError(f'{folder}: no run of one of the scripts. Choose a folder in runs/. ({error})') from error
+    given = {field.name: settled(run, field) for field in config.options(script.knobs) if field.name in run.knobs}
+    if given.get('jit') is not False:
+        given.pop('jit', None)                  # that is for this device to say
+    path = str(run.folder.resolve())            # a path, where a folder has the name of a model of the table
     given |= {'model': path, 'init': path, 'cache': False, 'pooling': 'auto'}    # its configuration has its own pooling
-    knobs = launch.for_device(script.knobs.for_recipe(run.recipe, given | changed))
+    knobs = settle(script.knobs, script.__file__, given | changed, run.recipe)
     with contextlib.redirect_stdout(io.StringIO()):     # which variables were read
         model = script.build_model(knobs, 1)
-        snippets.load_run(knobs, model)
-    before, now = read_json(run.folder / 'config.json').get('source_sha256', {}), launch.source_hashes(run.task)
+        load_run(knobs, model)
+    before, now = read_json(run.folder / 'config.json').get('source_sha256', {}), source_hashes(script.__file__)
     if edited := [name for name in now if before.get(name) != now[name]]:
         print(f'Note: edited since this run, whose model is built as they say now: {", ".join(edited)}.',
               file=sys.stderr)
@@ -47,11 +67,14 @@ def open_run(folder, **changed):
 def settled(run, field):
     """The value of a knob in a run's configuration. Raises UserError for one of another type."""
     value = run.knobs[field.name]
-    if field.type is tuple and isinstance(value, list) and all(isinstance(one, str) for one in value):
+    if field.type is tuple and isinstance(value, list) and all(isinstance(name, str) for name in value):
         return tuple(value)
+    kinds = (int, float) if field.type is float else field.type
+    right_kind = isinstance(value, kinds) and isinstance(value, bool) == (field.type is bool)
+    if field.name == 'jit' and value is None:       # by the device
+        return value
     choices = field.metadata['choices']
-    if not isinstance(value, (int, float) if field.type is float else field.type) or \
-            isinstance(value, bool) != (field.type is bool) or choices and value not in choices:
+    if not right_kind or choices and value not in choices:
         raise UserError(f'{run.folder / "config.json"}: the knob {field.name} is {value!r}. Was the file edited?')
     return value
 
@@ -75,11 +98,14 @@ def dev_examples(folder):
             for i, row in enumerate(rows)]
 
 
-def settings_of(folder, knobs):
-    """What it takes to turn texts into a run's token ids, and its outputs into answers; also kept in export.json."""
+def settings_of(folder, knobs, model):
+    """What it takes to turn texts into a run's token ids, and its outputs into answers; also kept in export.json.
+    probabilities: whether the softmax of the outputs gives those of the labels, by the loss that the script chose."""
+    has_softmax = isinstance(model.loss, keras.losses.SparseCategoricalCrossentropy)
     return {'task': knobs.task, 'labels': list(knobs.labels), 'maxlen': knobs.maxlen,
             'pair': dev_examples(folder)[0].text_b is not None,
-            'vocab_size': open_model(knobs.model, knobs.model_dir).config['vocab_size']}
+            'vocab_size': open_model(knobs.model, knobs.model_dir).config['vocab_size'],
+            'probabilities': has_softmax and model.loss.get_config()['from_logits'] and bool(knobs.labels)}
 
 
 def sample_batches(folder, knobs):
@@ -99,7 +125,7 @@ def sample_batches(folder, knobs):
 
 def exact_products():
     """Keep a GPU from computing float32 products in TF32, with 10 bits of mantissa: comparisons need all 23."""
-    snippets.tf.config.experimental.enable_tensor_float_32_execution(False)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def require(*packages):

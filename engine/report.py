@@ -1,0 +1,125 @@
+"""What a run says of its epochs: metrics.json and .csv, the learning curve, the mistakes on dev, a line on screen."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+
+from engine.backend import keras, tf
+from engine.files import metric_names, show, show_value, write_file, write_json
+from engine.targets import PerRow
+
+
+def best_row(rows):
+    """Of the epochs' rows that with the highest score, the first of several; nan is lower than any other."""
+    return max(rows, key=lambda row: -math.inf if math.isnan(row['score']) else row['score'])
+
+
+# ---- Files ----------------------------------------------------------------------------------------------------------
+
+
+def write_metrics(folder, knobs, rows):
+    """metrics.json, metrics.csv and curve.png of the epochs so far."""
+    write_json(folder / 'metrics.json', {'finished': False, 'best': best_row(rows), 'last': rows[-1], 'epochs': rows})
+    table = io.StringIO()
+    writer = csv.DictWriter(table, rows[0], lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    write_file(folder / 'metrics.csv', table.getvalue())
+    title = f'{knobs.task}, {Path(knobs.model).name}, seed {knobs.seed}'
+    plot(folder / 'curve.png', title, rows)
+
+
+def plot(path, title, rows):
+    """The learning curve: training loss and dev metrics by epoch."""
+    import matplotlib  # takes a second, and only here
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    figure, left = pyplot.subplots(figsize=(6, 4))
+    epochs = [row['epoch'] for row in rows]
+    left.plot(epochs, [row['loss'] for row in rows], 'k--', marker='.', label='training loss')
+    left.set(xlabel='epoch', ylabel='loss', title=title)
+    left.xaxis.get_major_locator().set_params(integer=True)
+    right = left.twinx()
+    for name in metric_names(rows[0]):
+        right.plot(epochs, [100 * row[name] for row in rows], marker='o', label=f'dev {name}')
+    right.set_ylabel('dev score')
+    figure.legend(loc='lower center', ncols=3, frameon=False)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    png = io.BytesIO()
+    figure.savefig(png, dpi=120, format='png')
+    pyplot.close(figure)
+    write_file(path, png.getvalue())
+
+
+def write_mistakes(path, data, answers, losses):
+    """Dev predictions as TSV, the largest loss first. answers: a text for each example; losses: (examples,)."""
+    names = ('loss', 'label', 'prediction', 'file', 'line', 'text_a', 'text_b')
+    lines = ['\t'.join(names)]
+    for i in np.argsort(-losses, kind='stable'):
+        example = data.examples[i]
+        row = (f'{losses[i]:.4f}', gold_text(data, example.label), answers[i], Path(example.file).name, example.line,
+               example.text_a, example.text_b or '')
+        lines.append('\t'.join(map(str, row)))
+    write_file(path, '\n'.join(lines) + '\n')
+
+
+def gold_text(data, label):
+    """A label as text: the name of its class, or the score; of several labels all."""
+    if isinstance(label, tuple):
+        return ' '.join(gold_text(data, one_of_them) for one_of_them in label)
+    return data.labels[label] if data.labels else f'{label:g}'
+
+
+def losses_of(model, data, outputs):
+    """The loss of each example, (examples,), by the function that the model was compiled with; 0 where there is no such
+    function of one output. Of an example with several rows the sum."""
+    losses = np.zeros(len(data.examples))
+    has_function = isinstance(model.loss, str) or callable(model.loss)
+    if not has_function or not isinstance(outputs, np.ndarray) or not isinstance(data.targets, PerRow):
+        return losses
+    function = keras.losses.get(model.loss)
+    function = getattr(function, 'call', function)      # of a Loss, before it takes the mean
+    gold = data.targets.values
+    if gold.ndim < outputs.ndim and outputs.shape[-1] == 1:     # as Keras does: a column for a column
+        gold = gold[:, None]
+    row_losses = function(tf.constant(gold), tf.constant(outputs.astype(np.float64))).numpy()
+    np.add.at(losses, data.example, row_losses.reshape(len(data), -1).sum(1))
+    return losses
+
+
+# ---- Words ----------------------------------------------------------------------------------------------------------
+
+
+def same_answer(data, answers):
+    """The answer that all examples get, in words, or '' where there is more than one."""
+    if len(set(answers)) > 1 or len(answers) < 2:
+        return ''
+    if not data.labels:
+        return answers[0]
+    gold = [gold_text(data, example.label) for example in data.examples]
+    share = gold.count(answers[0]) / len(gold)
+    is_majority = gold.count(answers[0]) == max(map(gold.count, set(gold)))
+    which = 'the majority class' if is_majority else 'not even the majority class'
+    return f'{answers[0]} ({which}, {100 * share:.1f} % of dev)'
+
+
+def say_epoch(rows, epochs, seconds_left):
+    """One line about the epoch just scored, of so many."""
+    row, best, minutes = rows[-1], best_row(rows), int(seconds_left) // 60
+    print(f'epoch {row["epoch"]}/{epochs}  loss {row["loss"]:.4f}  {show(row)}  '
+          f'best {show_value(best["score"])} (epoch {best["epoch"]})  '
+          f'{row["examples_per_second"]:.0f} examples/s  {minutes}:{int(seconds_left) % 60:02} left', flush=True)
+
+
+def say_scores(rows):
+    """The two scores with which a run ends, and a warning where one of them is of a model that learned nothing."""
+    best, last = best_row(rows), rows[-1]
+    print(f'dev, best epoch {best["epoch"]}: {show(best)}\n'
+          f'dev, last epoch {last["epoch"]}: {show(last)}')
+    for which, row in (('best', best), ('last', last)):
+        if row['same_answer']:
+            print(f'Note: the {which} epoch gives every dev example the same answer, {row["same_answer"]}: nothing was '
+                  'learned. Try another --seed, a lower --learning-rate or more --epochs.')
