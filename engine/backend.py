@@ -39,7 +39,7 @@ def interruptible():
     screen = os.dup(2)      # quiet() redirects it
 
     def end(number, frame):
-        os.write(screen, b'interrupted: nothing was trained yet\n')
+        os.write(screen, b'interrupted\n')
         os._exit(128 + number)
 
     can_be_set = threading.current_thread() is threading.main_thread() and \

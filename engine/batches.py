@@ -124,7 +124,8 @@ def training_batch(knobs, data, step, widths, epoch):
     rows, used, count = step
     ids, segments = data.batch(rows, widths)
     ids, more, targets, weights = data.targets.batch(ids, rows, (knobs.seed, epoch))
-    used = used.reshape(-1, *[1] * (weights.ndim - 1))
+    while used.ndim < weights.ndim:
+        used = used[:, None]
     weight = np.float32(weights.size * knobs.grad_accumulation / count)
     return (ids, segments, *more), targets, weights * used * weight
 

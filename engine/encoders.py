@@ -3,13 +3,14 @@ fresh values."""
 
 import itertools
 import weakref
+import zlib
 from typing import NamedTuple
 
 import bert4keras.layers
 import bert4keras.models
 
 from engine import layers as fast
-from engine.backend import keras, quiet, tf
+from engine.backend import GPUS, keras, quiet, tf
 from engine.checkpoints import Checkpoint, check_shapes, load_variables, open_model
 from engine.files import UserError
 
@@ -175,13 +176,17 @@ def assemble(knobs, family, settings, pooling, fresh=False, prefix=''):
         raise UserError(f'--maxlen {knobs.maxlen}: the model has {settings["max_position_embeddings"]} positions.')
     activation = settings['hidden_act']
     if activation in ('gelu_tanh', 'gelu_erf'):
-        activation = getattr(fast, activation)(jit=knobs.jit is not False)
+        # On a GPU the rule for XLA decides about the whole step; gelu alone would be compiled for every new shape.
+        activation = getattr(fast, activation)(jit=bool(knobs.jit) if GPUS else knobs.jit is not False)
+    seed = knobs.seed
+    if prefix:      # other values and another dropout than the encoder beside it
+        seed = (seed + zlib.crc32(prefix.encode())) % 2**31
     is_mixed = knobs.precision not in ('auto', 'float32')
     keras.mixed_precision.set_global_policy(f'mixed_{knobs.precision}' if is_mixed else 'float32')
     try:
         with quiet():
             transformer = bert4keras.models.build_transformer_model(
-                model=MODELS[family], return_keras_model=False, seed=knobs.seed, fresh=fresh, prefix=prefix,
+                model=MODELS[family], return_keras_model=False, seed=seed, fresh=fresh, prefix=prefix,
                 **settings | {'hidden_act': activation})
     finally:
         keras.mixed_precision.set_global_policy('float32')      # for what the script builds on top

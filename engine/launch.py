@@ -37,6 +37,9 @@ def start(main, knobs, description):
     given = config.parse_args(knobs, f'{config.Knobs(script=script).task}.py', description)
     knobs = settle(knobs, script, given)
     folder = run_folder(knobs)
+    if run.status(knobs) == run.Status.FINISHED:        # on each of several machines, before one waits for another
+        run.say_finished(knobs)
+        return 0
     try:
         with contextlib.ExitStack() as stack:
             strategy, first = distribution(knobs)
@@ -46,10 +49,7 @@ def start(main, knobs, description):
                 stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             stack.enter_context(strategy.scope())
             stack.callback(run.release)
-            if run.status(knobs) == run.Status.FINISHED:
-                run.say_finished(knobs)
-            else:
-                work(main, knobs)
+            work(main, knobs)
     except stopping.Stopped as stopped:
         with contextlib.suppress(OSError):      # the terminal may be closed
             print(f'interrupted: {how_to_go_on(knobs, folder)}', file=sys.stderr)

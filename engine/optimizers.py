@@ -65,8 +65,8 @@ class AdamW(keras.optimizers.Optimizer):
         if self.lookup is not None:
             self.rows = Rows(self, self.lookup, np.asarray(rows, np.int32))
 
-    def decay_other_rows(self, var_list):
-        """To be called before the variables (those of build()) are used for anything but training."""
+    def decay_other_rows(self):
+        """To be called before the variables are used for anything but training."""
         if self.rows:
             self.rows.decay_others()
 
@@ -75,11 +75,12 @@ class AdamW(keras.optimizers.Optimizer):
         if getattr(self, '_built', False):
             return
         self._built = True
+        if not any(variable is self.lookup for variable in var_list):       # it is frozen
+            self.rows = None
         self.scales, self.decays = zip(*(self.rates[variable.ref()] for variable in var_list), strict=True)
         self.means, self.squares = [], []
         for variable in var_list:
-            is_lookup = self.rows is not None and variable is self.lookup
-            shape = self.rows.build().shape if is_lookup else variable.shape
+            shape = self.rows.build().shape if self.is_lookup(variable) else variable.shape
             self.means.append(self.add_variable_from_reference(variable, 'm', shape))
             self.squares.append(self.add_variable_from_reference(variable, 'v', shape))
             if self.accumulation:
@@ -252,6 +253,20 @@ def build_optimizer(knobs, model, rows, lookup=None):
     optimizer = AdamW(schedule, rates, knobs.bias_correction, knobs.epsilon, knobs.clip_norm, knobs.grad_accumulation,
                       lookup)
     return keras.mixed_precision.LossScaleOptimizer(optimizer) if knobs.precision == 'float16' else optimizer
+
+
+def train_rows(model, rows):
+    """AdamW.train_rows() of the model's optimizer, where it is ours."""
+    optimizer = inner_optimizer(model)
+    if isinstance(optimizer, AdamW):
+        optimizer.train_rows(rows)
+
+
+def decay_other_rows(model):
+    """AdamW.decay_other_rows() of the model's optimizer, where it is ours."""
+    optimizer = inner_optimizer(model)
+    if isinstance(optimizer, AdamW):
+        optimizer.decay_other_rows()
 
 
 def inner_optimizer(model):

@@ -46,10 +46,8 @@ def total_updates(knobs, rows):
 def make_plan(knobs, rows):
     """The Plan of a training on so many rows.
 
-    >>> make_plan(knobs with batch_size 32, epochs 2, 100 rows)                     # 4 updates an epoch
-    Plan(steps_in_epoch=4, leg_ends=(4, 8))
-    >>> make_plan(... updates 10, score_every 3)
-    Plan(steps_in_epoch=4, leg_ends=(3, 6, 9, 10))
+    100 rows in batches of 32 are 4 updates an epoch. 2 epochs: legs end after 4 and 8 steps; 10 updates, scored every
+    3: after 3, 6, 9 and 10.
     """
     updates, total = updates_in_epoch(knobs, rows), total_updates(knobs, rows)
     every = knobs.score_every or updates

@@ -19,7 +19,7 @@ class Predictor:
     """
 
     def __init__(self, knobs, model, widths=()):
-        self.knobs, self.model = knobs, model
+        self.knobs, self.model, self.axes = knobs, model, [token_axis(output) for output in model.outputs]
         self.widths = [*widths, knobs.maxlen] if model.jit_compile else []
         # Every input is a matrix of whole numbers: token ids, segment ids, places.
         signature = tuple(tf.TensorSpec((None, None), tf.int32) for _ in model.inputs)
@@ -48,7 +48,7 @@ class Predictor:
         An output of one vector a row, (batch, n, ...), becomes an array (rows, n, ...); one with an axis of tokens
         becomes a list of arrays (tokens of the row, n, ...). A tuple of these where the model has several outputs.
         """
-        return in_file_order(data, self.batches(data), [token_axis(output) for output in self.model.outputs])
+        return in_file_order(data, self.batches(data), self.axes)
 
 
 def in_file_order(data, batches, axes):
@@ -59,7 +59,7 @@ def in_file_order(data, batches, axes):
         for column, output, axis in zip(columns, outputs, axes, strict=True):
             for row, value in zip(rows, output, strict=True):
                 if axis is not None:
-                    value = np.moveaxis(value, axis, 0)[:data.lengths[row]]
+                    value = np.moveaxis(value, axis, 0)[:data.lengths[row]].copy()     # not the whole padded batch
                 column[row] = value
     results = tuple(np.stack(column) if axis is None else column for column, axis in zip(columns, axes, strict=True))
     return results if len(results) > 1 else results[0]
@@ -72,6 +72,8 @@ def fetched(batch):
 
 def token_axis(output):
     """Which axis of an output, without that of the batch, is as long as the input: the one whose size the model leaves
-    open; None where there is none."""
+    open; None where there is none. Raises UserError where there are two."""
     sizes = output.shape.as_list()[1:]
+    if sizes.count(None) > 1:
+        raise UserError(f'The output {output.shape} has two axes of tokens; at most one is predicted here.')
     return sizes.index(None) if None in sizes else None

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.backend import keras, tf
-from engine.files import metric_names, show, show_value, write_file, write_json
+from engine.files import METRICS, metric_names, show, show_value, write_file, write_json
 from engine.targets import PerRow
 
 
@@ -22,7 +22,7 @@ def best_row(rows):
 
 def write_metrics(folder, knobs, rows):
     """metrics.json, metrics.csv and curve.png of the epochs so far."""
-    write_json(folder / 'metrics.json', {'finished': False, 'best': best_row(rows), 'last': rows[-1], 'epochs': rows})
+    write_json(folder / METRICS, {'finished': False, 'best': best_row(rows), 'last': rows[-1], 'epochs': rows})
     table = io.StringIO()
     writer = csv.DictWriter(table, rows[0], lineterminator='\n')
     writer.writeheader()
@@ -67,10 +67,14 @@ def write_mistakes(path, data, answers, losses):
 
 
 def gold_text(data, label):
-    """A label as text: the name of its class, or the score; of several labels all."""
-    if isinstance(label, tuple):
-        return ' '.join(gold_text(data, one_of_them) for one_of_them in label)
-    return data.labels[label] if data.labels else f'{label:g}'
+    """A label as text: the name of its class, the score, or what it is; of several labels all."""
+    if isinstance(label, tuple | list):
+        return ' '.join(gold_text(data, part) for part in label)
+    if isinstance(label, int) and data.labels:
+        return data.labels[label]
+    if isinstance(label, int | float):
+        return f'{label:g}'
+    return label or ''
 
 
 def losses_of(model, data, outputs):

@@ -42,12 +42,12 @@ from engine.files import (
 
 # Knobs that change no number.
 FREE = ('name', 'fresh', 'runs_dir', 'results_dir', 'model_dir', 'cache_dir', 'cache', 'eval_batch_size', 'save_every',
-        'quiet', 'steps_per_execution')
+        'quiet')
 PACKAGES = ('tensorflow', 'tf-keras', 'bert4keras', 'numpy', 'scikit-learn', 'tokenizers')
 
 
 class Status(enum.Enum):
-    NEW = 'nothing of it is there, or nothing that could be lost'
+    NEW = 'it begins anew'
     UNFINISHED = 'it goes on from its state'
     FINISHED = 'it is there'
 
@@ -80,7 +80,8 @@ def source_hashes(script):
         if name not in hashes:
             tree = ast.parse(path.read_bytes())
             waiting += imported_files(tree, script.parent)
-            hashes[name] = hashlib.sha256(ast.dump(without_docstrings(tree)).encode()).hexdigest()
+            code = ast.unparse(without_docstrings(tree))        # the same text on every version of Python
+            hashes[name] = hashlib.sha256(code.encode()).hexdigest()
     return dict(sorted(hashes.items()))
 
 
@@ -90,7 +91,7 @@ def imported_files(tree, script_folder):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f'{node.module}.{alias.name}' for alias in node.names)}
     stems = [name.replace('.', '/') for name in names]
     candidates = [folder / f'{stem}{ending}' for folder in (config.ROOT, script_folder) for stem in stems
@@ -214,17 +215,16 @@ def clean_up(folder):
         drop_abandoned(folder, pattern, 0)
 
 
-def enter(knobs):
-    """Make the folder this process's own. Returns the Status of the run that is there. Raises UserError."""
+def enter(knobs, goes_on):
+    """Make the folder this process's own. Raises UserError where the run that is there is not, or no more, the one that
+    `goes_on` says."""
     folder = run_folder(knobs)
     make_writable(folder, '--runs-dir')        # now, not after an hour of training
     make_writable(Path(knobs.results_dir), '--results-dir')
     lock(folder)
-    found = status(knobs)
-    if found == Status.FINISHED:
+    if status(knobs) != (Status.UNFINISHED if goes_on else Status.NEW):
         raise UserError(f'{folder}: another run was at work in this folder until now. Start again.')
     clean_up(folder)
-    return found
 
 
 def begin(knobs):
@@ -267,6 +267,6 @@ def finish(folder):
     """Mark the run as finished, when everything that is left of it is on the disk."""
     metrics = read_json(folder / METRICS)
     write_json(folder / METRICS, metrics | {'finished': True})
-    for name in (METRICS, WEIGHTS):
-        flush(folder / name)
+    for path in folder.iterdir():
+        flush(path)
     (folder / STATE).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from engine.devices import several_machines
 from engine.files import EARLIER, STATE, WEIGHTS, UserError, flush, run_folder, whole, write_file
 from engine.report import best_row
 
-PLAIN = (bool, int, float, str, type(None))     # values of a callback's attributes that are saved with it
+CALLBACK = 'callback-'      # begins the names of callbacks' variables in the state
 
 
 class Progress:
@@ -59,7 +59,7 @@ class StateFile:
             return
         began = time.monotonic()
         about = {'step': progress.step, 'rows': progress.rows, 'loss': progress.loss, 'done': done,
-                 'train_seconds': progress.train_seconds, 'stopped': self.model.stop_training, 'data': self.data,
+                 'train_seconds': progress.train_seconds, 'stopped': bool(self.model.stop_training), 'data': self.data,
                  'callbacks': callback_values(self.callbacks)}
         for name in ('config.json', WEIGHTS):       # which it refers to
             flush(self.folder / name)
@@ -96,25 +96,36 @@ class StateFile:
 
 def training_variables(model, callbacks):
     """Every variable that training changes, {number: variable}: weights, the optimizer's, the states of dropout, the
-    metrics', the callbacks'.
+    metrics', and behind the mark CALLBACK those of the callbacks.
 
     To be called between building the optimizer and the first step: their order is then decided by the code alone.
     """
     model.compiled_loss.build(model.output)     # which makes its metric, the mean loss of the epoch
-    strategy, variables = tf.distribute.get_strategy(), {}
-    owned = [node for owner in (model, *model.metrics) for node in tf.train.TrackableView(owner).descendants()]
-    owned += [value for callback in callbacks for value in tf.nest.flatten(list(vars(callback).values()))]
-    for variable in owned:
-        if isinstance(variable, tf.Variable):
+    own = [node for owner in (model, *model.metrics) for node in tf.train.TrackableView(owner).descendants()]
+    others = [value for callback in callbacks for value in tf.nest.flatten(list(vars(callback).values()))]
+    strategy, variables, known = tf.distribute.get_strategy(), {}, set()
+    for mark, objects in (('', own), (CALLBACK, others)):
+        for variable in (value for value in objects if isinstance(value, tf.Variable)):
             for part in strategy.experimental_local_results(variable):
-                variables[id(part.handle)] = part
-    return {f'{i:05}': variable for i, variable in enumerate(variables.values())}
+                if id(part.handle) not in known:
+                    known.add(id(part.handle))
+                    variables[f'{mark}{len(known):05}'] = part
+    return variables
 
 
 def callback_values(callbacks):
-    """The plain values that each callback holds: [{attribute: number, text or None}]. Not their parameters."""
-    return [{name: value for name, value in vars(callback).items() if isinstance(value, PLAIN)}
+    """What each callback holds in plain values: [{attribute: numbers, texts, lists and dictionaries of them}]."""
+    return [{name: value for name, value in vars(callback).items() if name != 'params' and is_plain(value)}
             for callback in callbacks]
+
+
+def is_plain(value):
+    """Whether json keeps this value as it is."""
+    if isinstance(value, list):
+        return type(value) is list and all(map(is_plain, value))
+    if isinstance(value, dict):
+        return type(value) is dict and all(isinstance(key, str) for key in value) and all(map(is_plain, value.values()))
+    return type(value) in (bool, int, float, str, type(None))
 
 
 def set_callback_values(callbacks, values):
@@ -126,7 +137,7 @@ def fingerprint(*datas):
     """A hash of what the model will see: token ids, their order, targets."""
     digest = hashlib.sha256()
     for data in datas:
-        for values in (data.ids, data.starts, data.counts, *data.targets.arrays()):
+        for values in (data.ids, data.starts, data.counts, *(data.targets.arrays() if data.targets else ())):
             digest.update(np.ascontiguousarray(values))
     return digest.hexdigest()
 
@@ -136,9 +147,9 @@ def fingerprint(*datas):
 
 def save_state(path, about, variables):
     """Write the state: `about`, for json, and the variables' values. An earlier one stays until this one is whole, and
-    where this one would not be finite, as the next loss will not be, either. Returns whether it was written."""
+    where the model's would not be finite, as the next loss will not be, either. Returns whether it was written."""
     tensors = {name: np.asarray(variable.numpy()) for name, variable in variables.items()}
-    if not all(np.isfinite(value).all() for value in tensors.values()):
+    if not all(np.isfinite(value).all() for name, value in tensors.items() if not name.startswith(CALLBACK)):
         return False
     with whole(path) as beside:
         try:

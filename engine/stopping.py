@@ -64,9 +64,9 @@ def postponed():
 @contextlib.contextmanager
 def at_once():
     """Within postponed(): while this lasts a signal does not wait."""
-    check()
     signals.postponed = False
     try:
+        check()
         yield
     finally:
         signals.postponed = True

@@ -1,9 +1,9 @@
 """What a model is to predict for a row of tokens, and what each row counts for.
 
-The contract of weights: a batch comes as (inputs, targets, weights). What only fills a batch up weighs 0: rows behind a
-short last batch, padding, tokens without a label. Everything else weighs the same, so much that the weights of the
-batch, over its number of elements, are 1 in the mean. So Keras's mean of loss times weight, and that of whoever
-multiplies a loss by the weights before taking the mean, is the mean over what is really there. With
+The contract of weights: a batch comes as (inputs, targets, weights). What only fills a batch up weighs 0: rows behind
+a short last batch, padding, tokens without a label. Everything else weighs the same, and the weights of a batch add up
+to its number of elements: 4 rows, 3 of them real: 4/3, 4/3, 4/3, 0. So Keras's mean of loss times weight, and that of
+whoever multiplies a loss by the weights before taking the mean, is the mean over what is really there. With
 grad_accumulation this holds for the batches that make one update, together.
 
 Targets are objects with these methods, for one of which a batch is (rows, width) token ids:
@@ -13,12 +13,14 @@ Targets are objects with these methods, for one of which a batch is (rows, width
   `key`, some whole numbers: (seed, epoch) in training, () in prediction;
 - words_put_in(): ids that it may put into the inputs and that the texts may not have;
 - specs: the tf.TensorSpecs of these further inputs, of the targets and of the weights;
+- check(lengths): raises UserError where they are not of rows of these lengths;
 - arrays(): what they are made of, to tell other data from the same.
 """
 
 import numpy as np
 
 from engine.backend import tf
+from engine.files import UserError
 
 
 class PerRow:
@@ -40,6 +42,11 @@ class PerRow:
 
     def words_put_in(self):
         return []
+
+    def check(self, lengths):
+        for array in self.arrays():
+            if len(array) != len(lengths):
+                raise UserError(f'Targets for {len(array)} rows do not fit data of {len(lengths)} rows.')
 
     def arrays(self):
         return tf.nest.flatten(self.values)
@@ -68,6 +75,10 @@ class PerToken:
     def words_put_in(self):
         return []
 
+    def check(self, lengths):
+        if [len(labels) for labels in self.values] != list(lengths):
+            raise UserError('Targets by token do not fit: a row needs one for every token, [CLS] and [SEP] included.')
+
     def arrays(self):
         return self.values
 
@@ -81,6 +92,8 @@ class Masked:
     """
 
     def __init__(self, data, share=0.15, slots=20):
+        if data.vocabulary.mask is None:
+            raise UserError('The vocabulary has no [MASK], which masked language modelling needs.')
         self.special = [0, data.vocabulary.cls, data.vocabulary.sep]
         self.mask, self.words, self.slots = data.vocabulary.mask, data.vocabulary.tokenizer.get_vocab_size(), slots
         candidates = data.counts.sum(1)
@@ -114,6 +127,10 @@ class Masked:
 
     def words_put_in(self):
         return np.arange(self.words)
+
+    def check(self, lengths):
+        if len(self.drawn) != len(lengths):
+            raise UserError('The tokens to be predicted are those of other data.')
 
     def arrays(self):
         return [self.drawn]

@@ -52,6 +52,7 @@ class Tokens:
 
     def with_targets(self, targets):
         """The same rows with other targets, such as PerToken(...): see targets.py."""
+        targets.check(self.lengths)
         other = copy.copy(self)
         other.targets = targets
         return other
@@ -59,7 +60,7 @@ class Tokens:
     def words(self):
         """The different token ids that the model may see, those of [PAD], [CLS] and [SEP] included, ascending."""
         around = [0, self.vocabulary.cls, self.vocabulary.sep]
-        return np.unique(np.concatenate([np.unique(self.ids), around, self.targets.words_put_in()]))
+        return np.unique(np.concatenate([np.flatnonzero(np.bincount(self.ids)), around, self.targets.words_put_in()]))
 
     def row(self, number):
         """A row as a Row, for what is worked out from its tokens and their places."""
@@ -122,6 +123,8 @@ def tokenize(knobs, examples, keep='head', stride=0, offsets=False):
 
 def make_rows(vocabulary, maxlen, examples, labels=(), cache=None, keep='head', stride=0, offsets=False):
     """tokenize() with a Vocabulary, and the folder where token ids are kept, if they shall be."""
+    if stride and keep != 'head':
+        raise UserError('Windows hold the whole text: stride= and keep= do not go together.')
     pair = examples[0].text_b is not None
     columns = [[example.text_a for example in examples]]
     if pair:
@@ -187,9 +190,10 @@ def windows(examples, starts, counts, room, stride):
         *before, length = text_counts
         size = room - sum(before)
         if size < 1 or stride > size and length > size:
-            raise UserError(f'{examples[i].file}, line {examples[i].line}: beside the first text there is room for '
-                            f'{max(size, 0)} tokens of the second, and windows that begin {stride} apart would skip '
-                            'some. Choose a smaller stride or a larger --maxlen.')
+            beside = ' beside the first text' if before else ''
+            raise UserError(f'{examples[i].file}, line {examples[i].line}: a window has room for {max(size, 0)} tokens'
+                            f'{beside}, and windows that begin {stride} apart would skip some. Choose a smaller stride '
+                            'or a larger --maxlen.')
         begin = 0
         while True:
             example.append(i)

@@ -18,7 +18,7 @@ from engine.console import progress_bar
 from engine.devices import several_machines
 from engine.encoders import load_run, named_weights
 from engine.files import STATE, WEIGHTS, Diverged, UserError, run_folder
-from engine.optimizers import AdamW, inner_optimizer
+from engine.optimizers import decay_other_rows, train_rows
 from engine.plan import Stage, make_plan
 from engine.prediction import Predictor
 
@@ -33,8 +33,8 @@ def train(knobs, model, train_data, dev_data, score, answers=None, callbacks=(),
     returns the outputs, where not all of what the model gives is to be kept.
 
     callbacks: Keras callbacks. on_epoch_begin and _end are called for legs, on_test_begin and _end around scoring on
-    dev and saving the weights; of their attributes, variables and plain values are saved and restored with the run.
-    Where one sets model.stop_training, the run ends after the leg.
+    dev and saving the weights; of their attributes, variables and plain values (state.py) are saved and restored with
+    the run. Where one sets model.stop_training, the run ends after the leg.
     """
     if (knobs.grad_accumulation - 1) * knobs.batch_size >= len(train_data):
         raise UserError(f'--grad-accumulation {knobs.grad_accumulation}: fewer steps of {knobs.batch_size} examples '
@@ -44,11 +44,12 @@ def train(knobs, model, train_data, dev_data, score, answers=None, callbacks=(),
                         'weights of the batch. Build outputs for tokens on encoder.sequence, which has none.')
     training = Training(knobs, model, train_data, dev_data, score, answers, callbacks, predict)
     training.begin()
-    while training.stage() != Stage.DONE:
-        if training.stage() != Stage.SCORING:
-            training.train_leg()
-        training.score_leg()
-    training.end()
+    with stopping.postponed():
+        while training.stage() != Stage.DONE:
+            if training.stage() != Stage.SCORING:
+                training.train_leg()
+            training.score_leg()
+        training.end()
     return training.predictor
 
 
@@ -67,9 +68,11 @@ class Training:
         self.widths = widths
 
     def stage(self):
-        if self.model.stop_training and self.progress.step == self.plan.leg_start(len(self.progress.rows)):
+        """What comes next."""
+        step, scored = self.progress.step, len(self.progress.rows)
+        if self.model.stop_training and scored and step == self.plan.leg_start(scored):
             return Stage.DONE
-        return self.plan.stage(self.progress.step, len(self.progress.rows))
+        return self.plan.stage(step, scored)
 
     # ---- Beginning and end ----
 
@@ -79,14 +82,13 @@ class Training:
         if init and Path(init).resolve() == self.folder.resolve():
             raise UserError(f'--init {init}: this run would write there itself. Give it a --name, another --seed or '
                             '--runs-dir.')
-        if init:
+        goes_on = run.unfinished(self.knobs)
+        if init and not goes_on:
             load_run(self.knobs, self.model)
-        goes_on = run.enter(self.knobs) == run.Status.UNFINISHED
+        run.enter(self.knobs, goes_on)
         if not goes_on:
             run.begin(self.knobs)
-        optimizer = inner_optimizer(self.model)
-        if isinstance(optimizer, AdamW):
-            optimizer.train_rows(self.train_data.words())
+        train_rows(self.model, self.train_data.words())
         self.model.optimizer.build(self.model.trainable_variables)      # in the first step it would be traced twice
         self.model.stop_training = False
         self.callbacks.on_train_begin()
@@ -94,8 +96,7 @@ class Training:
                                      state.fingerprint(self.train_data, self.dev_data))
         if goes_on:
             self.progress = self.state.load(self.plan)
-            print(f'The run in {self.folder}/ goes on after {len(self.progress.rows)} epochs and '
-                  f'{self.progress.step - self.plan.leg_start(len(self.progress.rows))} steps.')
+            print(f'The run in {self.folder}/ goes on after {self.progress.step} of {self.plan.leg_ends[-1]} steps.')
         self.batches = iter(training_stream(self.knobs, self.train_data, self.widths, self.plan, self.progress.step))
         self.train_steps = self.model.make_train_function()     # takes the iterator, trains one step or several
         self.steps_at_once = int(self.model._steps_per_execution.numpy())       # Keras has no public name for it
@@ -103,8 +104,8 @@ class Training:
     def end(self):
         """The weights of the best leg, and the scores."""
         self.callbacks.on_train_end()
-        with stopping.postponed():
-            self.state.save(self.progress, done=True)
+        self.state.save(self.progress, done=True)
+        stopping.check()
         state.restore(self.folder / WEIGHTS, named_weights(self.model))
         report.say_scores(self.progress.rows)
         traced = self.model.train_tf_function       # None where the step is not compiled
@@ -122,9 +123,10 @@ class Training:
         if progress.step == start:
             self.model.reset_metrics()      # the mean loss
             progress.begin_leg()
-        self.callbacks.on_epoch_begin(leg)
-        bar = progress_bar(end - start, f'epoch {leg + 1}/{len(self.plan.leg_ends)}', 'steps', progress.step - start)
-        with stopping.postponed(), contextlib.closing(bar):
+            self.callbacks.on_epoch_begin(leg)
+        name = 'leg' if self.knobs.score_every else 'epoch'
+        bar = progress_bar(end - start, f'{name} {leg + 1}/{len(self.plan.leg_ends)}', 'steps', progress.step - start)
+        with contextlib.closing(bar):
             while progress.step < end:
                 began = time.monotonic()
                 count = min(self.steps_at_once, end - progress.step)
@@ -150,7 +152,7 @@ class Training:
             # Keras adds up what the steps of several machines return.
             return self.model.get_metrics_result() if several_machines() else logs
         except UserError as error:      # AutoGraph puts all that it went through in front of the message
-            raise UserError(str(error).split('UserError: ')[-1].strip()) from error
+            raise UserError(str(error).split('UserError: ', 1)[-1].strip()) from error
         except tf.errors.ResourceExhaustedError as error:
             length = max(self.train_data.lengths[rows].max() for rows in self.rows_of(self.progress.step, count))
             raise UserError(f'{self.where(self.progress.step)}: out of memory with {self.knobs.batch_size} examples of '
@@ -188,32 +190,30 @@ class Training:
         """Score the leg that is trained, and keep its weights where it is the best. A signal stops the prediction, with
         the state saved, but not the writing of files."""
         progress, leg = self.progress, len(self.progress.rows)
-        optimizer = inner_optimizer(self.model)
-        if isinstance(optimizer, AdamW):
-            optimizer.decay_other_rows(self.model.trainable_variables)
-        with stopping.postponed():
-            row, began = None, time.monotonic()
-            self.callbacks.on_test_begin()
-            try:
-                with stopping.at_once():
-                    outputs = self.predict(self.predictor, self.dev_data)
-                row = self.make_row(outputs, time.monotonic() - began)
-                progress.rows.append(row)
-                self.keep(outputs)
-            except stopping.Stopped:
-                if row is None:         # else its files are not all there, and the state before is the right one
-                    self.callbacks.on_test_end()
-                    self.state.save(progress)
-                raise
-            self.callbacks.on_test_end(row)
-            self.callbacks.on_epoch_end(leg, row)
-            legs_left = len(self.plan.leg_ends) - leg - 1
-            report.say_epoch(progress.rows, self.epochs(self.plan.leg_ends[-1]),
-                             legs_left * (row['train_seconds'] + time.monotonic() - began))
-            if stopping.came() or self.state.due():
-                self.state.save(progress)
+        decay_other_rows(self.model)
+        began = time.monotonic()
+        self.callbacks.on_test_begin()
+        try:
+            with stopping.at_once():
+                outputs = self.predict(self.predictor, self.dev_data)
+        except stopping.Stopped:
+            self.callbacks.on_test_end()
+            self.state.save(progress)
+            raise
+        answers = self.answers(outputs, self.dev_data) if self.answers else []
+        row = self.make_row(outputs, answers, time.monotonic() - began)
+        progress.rows.append(row)
+        self.keep(outputs, answers)
+        self.callbacks.on_test_end(row)
+        self.callbacks.on_epoch_end(leg, row)
+        legs_left = len(self.plan.leg_ends) - leg - 1
+        report.say_epoch(progress.rows, self.epochs(self.plan.leg_ends[-1]),
+                         legs_left * (row['train_seconds'] + time.monotonic() - began))
+        if stopping.came() or self.state.due():
+            self.state.save(progress)
+        stopping.check()
 
-    def make_row(self, outputs, dev_seconds):
+    def make_row(self, outputs, answers, dev_seconds):
         """What metrics.json says of a leg."""
         progress, leg = self.progress, len(self.progress.rows)
         where = self.epochs(progress.step)
@@ -223,7 +223,6 @@ class Training:
         metrics = {name: float(value) for name, value in self.score(outputs, self.dev_data).items()}
         steps = progress.step - self.plan.leg_start(leg)
         examples = len(self.train_data) * steps / self.plan.steps_in_epoch
-        answers = self.answers(outputs, self.dev_data) if self.answers else []
         return {
             'epoch': where, 'update': progress.step // self.knobs.grad_accumulation, 'loss': progress.loss, **metrics,
             'score': sum(metrics.values()) / len(metrics), 'train_seconds': progress.train_seconds,
@@ -236,7 +235,7 @@ class Training:
         epochs = step / self.plan.steps_in_epoch
         return int(epochs) if epochs.is_integer() else round(epochs, 4)
 
-    def keep(self, outputs):
+    def keep(self, outputs, answers):
         """Write what is left of the leg just scored: the weights and answers where it is the best, and the metrics."""
         rows = self.progress.rows
         if report.best_row(rows) is rows[-1]:
@@ -246,7 +245,8 @@ class Training:
             state.keep_weights(self.folder, weights, rows[-1]['update'], earlier_needed)
             run.write_outputs(self.folder / 'dev_outputs.npz', outputs)
             if self.answers:
-                report.write_mistakes(self.folder / 'dev_predictions.tsv', self.dev_data,
-                                      self.answers(outputs, self.dev_data),
-                                      report.losses_of(self.model, self.dev_data, outputs))
+                losses = np.zeros(len(self.dev_data.examples))
+                if self.predict is Predictor.predict:       # else its outputs may be no longer the model's
+                    losses = report.losses_of(self.model, self.dev_data, outputs)
+                report.write_mistakes(self.folder / 'dev_predictions.tsv', self.dev_data, answers, losses)
         report.write_metrics(self.folder, self.knobs, rows)

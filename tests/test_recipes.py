@@ -85,7 +85,7 @@ def test_twenty_steps_of_the_optimizer(bias_correction, used):
                 else (m[i], v[i])
             values[i] = values[i] - rate * scales[i] * (m_hat / (np.sqrt(v_hat) + 1e-6) + decays[i] * values[i])
         if t in (7, 19):
-            optimizer.decay_other_rows(variables)
+            optimizer.decay_other_rows()
     for variable, value in zip(variables, values, strict=True):
         assert np.abs(variable.numpy() - value).max() < 2e-5 * np.abs(value).max()
 

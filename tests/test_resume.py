@@ -15,7 +15,7 @@ import CoLA
 import snippets
 import STSB
 from checks import fuzz, kill
-from engine import console, files, optimizers, report
+from engine import console, files, optimizers, report, training
 from engine.files import STATE, WEIGHTS
 from engine.plan import Plan
 from engine.state import put_weights_back, read_state, save_state
@@ -157,6 +157,64 @@ def test_progress_in_plain_lines(monkeypatch, capsys):
     lines.close()
     assert capsys.readouterr().out.splitlines() == ['predict: 400 of 1,000 steps, 01:33 left',
                                                     'predict: 600 of 1,000 steps, 01:05 left']
+
+
+class Recorder(snippets.keras.callbacks.Callback):
+    """Keeps a list, a dictionary, an infinite variable, and a count that begins anew with every epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses, self.at, self.steps = [], {}, 0
+
+    def on_train_begin(self, logs=None):
+        self.best = tf.Variable(np.inf)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.steps = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        self.losses.append(float(logs['loss']))
+        self.at[str(len(self.losses))] = batch
+
+
+def test_what_callbacks_hold_and_the_time_between_epochs(tmp_path, tiny_bert, monkeypatch, capsys):
+    """Killed in the middle of the second epoch, and by SIGTERM between the two, when nothing can be lost."""
+    train, recorders = snippets.train, []
+
+    def train_with(*args):
+        recorders.append(Recorder())
+        return train(*args, [recorders[-1]])
+
+    monkeypatch.setattr(snippets, 'train', train_with)
+    start(CoLA, *options(tmp_path / 'undisturbed', tiny_bert))
+    again = options(tmp_path / 'stopped', tiny_bert, '--save-every=1000', '--no-fresh')
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        stop_in(patch, (training, 'decay_other_rows'), 1, signal.SIGTERM)
+        start(CoLA, *again)
+    assert end.value.code == 143
+    assert 'the same command goes on' in capsys.readouterr().err
+    for call, signum in ((2, signal.SIGTERM), (1, signal.SIGTERM)):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            stop_in(patch, STEP, call, signum)
+            start(CoLA, *again)
+    start(CoLA, *again)
+    assert kill.differences(tmp_path / 'undisturbed', tmp_path / 'stopped') == []
+    first, last = recorders[0], recorders[-1]
+    assert (last.losses, last.at, last.steps) == (first.losses, first.at, 3)
+    assert len(last.losses) == 6
+
+
+def test_an_interrupted_run_goes_on_without_what_it_started_from(tmp_path, tiny_bert, monkeypatch, capsys):
+    start(CoLA, *options(tmp_path / 'first', tiny_bert, '--epochs=1', '--no-predict'))
+    folder = tmp_path / 'first' / 'runs' / 'CoLA' / 'tiny-bert-seed42'
+    again = options(tmp_path / 'second', tiny_bert, f'--init={folder}', '--save-every=0', '--no-fresh')
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_in(patch, STEP, 2, signal.SIGKILL)
+        start(CoLA, *again)
+    folder.rename(tmp_path / 'elsewhere')
+    start(CoLA, *again)
+    assert 'goes on after 1 of 6 steps' in capsys.readouterr().out
 
 
 def test_two_runs_in_one_folder(tmp_path, tiny_bert, monkeypatch, capsys):

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import make_knobs
+import safetensors.numpy
+from conftest import SIZES, make_knobs, random_variables
 from test_resume import STEP, Killed, stop_in
 from test_scripts import options, start
 
@@ -18,8 +19,11 @@ import CoLA
 import config
 import snippets
 from checks import kill
-from engine import devices, run
+from engine import devices, report, run
+from engine.batches import choose_widths, epoch_batches, training_steps
 from engine.plan import Plan, Stage, make_plan
+from engine.prediction import Predictor
+from engine.training import Training
 from snippets import keras
 from tools.runs import open_run
 
@@ -143,6 +147,41 @@ def test_a_run_of_a_script_in_a_folder_is_opened(tmp_path, tiny_bert, capsys):
     opened, knobs, model = open_run(tmp_path / 'runs' / 'tests' / 'programs' / 'tags' / 'tiny-bert-seed42')
     assert (knobs.task, opened.knobs.labels, model.output.shape[-1]) == ('tests/programs/tags', ('O', 'LONG'), 2)
     assert 'edited' not in capsys.readouterr().err
+
+
+def test_the_widths_are_chosen_from_the_steps_that_are_trained(tiny_bert):
+    """Not from whole batches where several steps make one, nor from a last one that is not filled up."""
+    knobs = make_knobs('--model', tiny_bert, '--batch-size', 8, '--grad-accumulation', 2, '--no-jit')
+    lengths = np.random.default_rng(0).geometric(0.1, 150).clip(1, 28)
+    data = snippets.tokenize(knobs, [snippets.Example('x', i, i, 'a ' * n, None, i % 2) for i, n in enumerate(lengths)])
+    model = CoLA.build_model(knobs, len(data))
+    widths = Training(knobs, model, data, data, None, None, (), Predictor.predict).widths
+    steps = [rows for rows, _, _ in training_steps(knobs, data, 0)]
+    assert {len(rows) for rows in steps} == {8}
+    assert widths == choose_widths(data.lengths, steps) != choose_widths(data.lengths, epoch_batches(knobs, data, 0))
+
+
+def test_a_frozen_embedding(tmp_path, tiny_bert, monkeypatch):
+    build_encoder = snippets.build_encoder
+
+    def frozen(knobs):
+        encoder = build_encoder(knobs)
+        encoder.words.trainable = False
+        return encoder
+
+    monkeypatch.setattr(snippets, 'build_encoder', frozen)
+    start(CoLA, *options(tmp_path, tiny_bert, '--no-predict'))
+    weights = safetensors.numpy.load_file(next(tmp_path.rglob('model.safetensors')))
+    before = random_variables('bert', SIZES)
+    moved = [name for name in weights if name in before and (weights[name] != before[name]).any()]
+    assert 'bert/embeddings/word_embeddings' not in moved
+    assert 'bert/encoder/layer_0/output/dense/kernel' in moved
+
+
+def test_labels_of_every_kind_as_text():
+    data = SimpleNamespace(labels=('no', 'yes'))
+    labels = {1: 'yes', 0.5: '0.5', (0, 1): 'no yes', 'as it is': 'as it is', None: ''}
+    assert {label: report.gold_text(data, label) for label in labels} == labels
 
 
 def test_xla_compiles_where_it_pays(monkeypatch, capsys):
