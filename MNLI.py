@@ -73,8 +73,9 @@ def answers(outputs, data):
 
 def main(knobs):
     """From the rows of the TSV files to the rows of the submission."""
-    files = {'test_matched': 'MNLI-m.tsv', 'test_mismatched': 'MNLI-mm.tsv', 'AX': 'AX.tsv'} if knobs.predict else {}
-    data = {split: snippets.tokenize(knobs, load_data(knobs, split)) for split in ('train', 'dev', *files)}
+    files = {'test_matched': 'MNLI-m.tsv', 'test_mismatched': 'MNLI-mm.tsv', 'AX': 'AX.tsv'}
+    splits = ('train', 'dev', *files) if knobs.predict else ('train', 'dev')
+    data = {split: snippets.tokenize(knobs, load_data(knobs, split)) for split in splits}
     model = build_model(knobs, len(data['train']))
     best = snippets.train(knobs, model, data['train'], data['dev'], score, answers)     # the best epoch on dev
     if knobs.predict:

@@ -121,10 +121,10 @@ def callback_values(callbacks):
 
 def is_plain(value):
     """Whether json keeps this value as it is."""
-    if isinstance(value, list):
-        return type(value) is list and all(map(is_plain, value))
-    if isinstance(value, dict):
-        return type(value) is dict and all(isinstance(key, str) for key in value) and all(map(is_plain, value.values()))
+    if type(value) is list:
+        return all(map(is_plain, value))
+    if type(value) is dict:
+        return all(isinstance(key, str) and is_plain(part) for key, part in value.items())
     return type(value) in (bool, int, float, str, type(None))
 
 
