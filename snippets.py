@@ -161,7 +161,7 @@ def write_answers(knobs, name, examples, outputs, answers):
     rows = [f'{example.index}\t{answer}' for example, answer in zip(examples, answers, strict=True)]
     text = '\n'.join(['index\tprediction', *rows]) + '\n'
     path = run_folder(knobs) / name
-    write_outputs(path.with_name(f'{path.stem}_outputs.npz'), outputs)
+    write_outputs(path.with_name(f'{path.stem}_outputs.npz'), outputs, examples)
     write_file(path, text)
     flush(path)
     write_result(knobs, name, text)

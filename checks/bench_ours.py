@@ -7,7 +7,6 @@ import dataclasses
 import json
 import platform
 import re
-import resource
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ import config
 from engine import batches, launch, training
 from engine.backend import GPUS, keras, tf
 from engine.checkpoints import open_model
-from engine.devices import distribution
+from engine.devices import distribution, peak_memory, process_peak
 from engine.files import UserError, read_json, status_of, write_json
 from engine.run import configuration
 from engine.tokens import make_rows, tokenize
@@ -107,9 +106,7 @@ class Products:
 
 def peaks():
     """The largest memory so far of this process, and of the GPU, in GiB."""
-    unit = 1 if sys.platform == 'darwin' else 1024
-    found = {'peak_gib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
-    return found | ({'gpu_peak_gib': tf.config.experimental.get_memory_info('GPU:0')['peak'] / 2**30} if GPUS else {})
+    return {'peak_gib': process_peak()} | ({'gpu_peak_gib': peak_memory()} if GPUS else {})
 
 
 class Clock(keras.callbacks.Callback):

@@ -28,7 +28,7 @@ from engine.console import markdown_row, markdown_table, words_and_options
 from engine.files import EARLIER, STATE, UserError, read_json, status_of
 
 TASKS = ('CoLA', 'RTE', 'STSB')
-SECONDS = {'train_seconds', 'dev_seconds', 'save_seconds', 'examples_per_second'}
+MEASURED = {'train_seconds', 'dev_seconds', 'save_seconds', 'examples_per_second', 'peak_gib'}
 STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
@@ -53,7 +53,7 @@ def differences(one, two):
     folders = [next((folder / 'runs').rglob('metrics.json')).parent for folder in (one, two)]
     weights = [safetensors.numpy.load_file(folder / 'model.safetensors') for folder in folders]
     metrics = [read_json(folder / 'metrics.json') for folder in folders]
-    rows = [[{name: value for name, value in row.items() if name not in SECONDS}
+    rows = [[{name: value for name, value in row.items() if name not in MEASURED}
              for row in (*found['epochs'], found['best'], found['last'])] for found in metrics]
     texts = [{path.relative_to(top): path.read_bytes() for top in (folder, whole / 'results')
               for path in top.glob('*.tsv')} for folder, whole in zip(folders, (one, two), strict=True)]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import sys
 from pathlib import Path
 
 import config
@@ -64,6 +66,19 @@ def several_machines():
     """Whether this process is one of several that train together. Such a run cannot go on where it was stopped: all
     would have to, from the same step."""
     return isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def peak_memory():
+    """The largest memory so far, in GiB: of the GPU, where there is one, else of this process."""
+    if GPUS:
+        return tf.config.experimental.get_memory_info('GPU:0')['peak'] / 2**30
+    return process_peak()
+
+
+def process_peak():
+    """The largest memory of this process so far, in GiB."""
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def describe(knobs):

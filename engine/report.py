@@ -55,12 +55,13 @@ def plot(path, title, rows):
 
 
 def write_mistakes(path, data, answers, losses):
-    """Dev predictions as TSV, the largest loss first. answers: a text for each example; losses: (examples,)."""
-    names = ('loss', 'label', 'prediction', 'file', 'line', 'text_a', 'text_b')
+    """Dev predictions as TSV, the largest loss first. answers: a text for each example; losses: (examples,). The column
+    `row` is the example's place in dev, from 0, as in dev_outputs.npz."""
+    names = ('loss', 'label', 'prediction', 'row', 'file', 'line', 'text_a', 'text_b')
     lines = ['\t'.join(names)]
     for i in np.argsort(-losses, kind='stable'):
         example = data.examples[i]
-        row = (f'{losses[i]:.4f}', gold_text(data, example.label), answers[i], Path(example.file).name, example.line,
+        row = (f'{losses[i]:.4f}', gold_text(data, example.label), answers[i], i, Path(example.file).name, example.line,
                example.text_a, example.text_b or '')
         lines.append('\t'.join(map(str, row)))
     write_file(path, '\n'.join(lines) + '\n')

@@ -240,10 +240,12 @@ def begin(knobs):
     write_file(folder / 'vocab.txt', (open_model(knobs.model, knobs.model_dir).folder / 'vocab.txt').read_bytes())
 
 
-def write_outputs(path, outputs):
+def write_outputs(path, outputs, examples):
     """Keep a model's outputs, so that runs can be compared and averaged: an .npz with output_0 and so on, an array
-    each; for outputs by token the rows one behind the other, with their lengths in lengths_0 and so on."""
-    arrays = {}
+    each; for outputs by token the rows one behind the other, with their lengths in lengths_0 and so on; and what the
+    outputs are for, texts_sha256."""
+    texts = [[example.text_a, example.text_b] for example in examples]
+    arrays = {'texts_sha256': np.array(hashlib.sha256(json.dumps(texts).encode()).hexdigest())}
     for i, output in enumerate(outputs if isinstance(outputs, tuple) else (outputs,)):
         if isinstance(output, list):
             arrays[f'lengths_{i}'] = np.array([len(row) for row in output])

@@ -15,7 +15,7 @@ from engine import report, run, state, stopping
 from engine.backend import keras, tf
 from engine.batches import choose_widths, training_steps, training_stream
 from engine.console import progress_bar
-from engine.devices import several_machines
+from engine.devices import peak_memory, several_machines
 from engine.encoders import load_run, named_weights
 from engine.files import STATE, WEIGHTS, Diverged, UserError, run_folder
 from engine.optimizers import decay_other_rows, train_rows
@@ -227,7 +227,7 @@ class Training:
             'epoch': where, 'update': progress.step // self.knobs.grad_accumulation, 'loss': progress.loss, **metrics,
             'score': sum(metrics.values()) / len(metrics), 'train_seconds': progress.train_seconds,
             'dev_seconds': dev_seconds, 'save_seconds': progress.save_seconds,
-            'examples_per_second': examples / progress.train_seconds,
+            'examples_per_second': examples / progress.train_seconds, 'peak_gib': peak_memory(),
             'same_answer': report.same_answer(self.dev_data, answers)}
 
     def epochs(self, step):
@@ -243,7 +243,7 @@ class Training:
             before = report.best_row(rows[:-1])['update'] if rows[1:] else None
             earlier_needed = before is not None and self.state.needs(before)
             state.keep_weights(self.folder, weights, rows[-1]['update'], earlier_needed)
-            run.write_outputs(self.folder / 'dev_outputs.npz', outputs)
+            run.write_outputs(self.folder / 'dev_outputs.npz', outputs, self.dev_data.examples)
             if self.answers:
                 losses = np.zeros(len(self.dev_data.examples))
                 if self.predict is Predictor.predict:       # else its outputs may be no longer the model's

@@ -135,7 +135,7 @@ def test_one_sigmoid_unit_is_a_classifier_if_the_script_says_so(tmp_path, tiny_b
     for loss, label, prediction, *_ in rows:            # the larger loss is the wrong answer's
         assert (float(loss) > np.log(2)) == (label != prediction)
     assert set(re.findall(r'\t(\d)\n', (tmp_path / 'results' / 'CoLA.tsv').read_text())) <= {'0', '1'}
-    answer = python('-m', 'tools.predict', place, '--text', rows[0][5])
+    answer = python('-m', 'tools.predict', place, '--text', rows[0][6])
     assert answer == f'prediction\n{rows[0][2]}\n'
 
 

@@ -90,7 +90,12 @@ def test_a_whole_run(name, tmp_path, tiny_bert, capsys, monkeypatch):
     losses = [float(row['loss']) for row in predictions]
     assert losses == sorted(losses, reverse=True)
     with np.load(folder / 'dev_outputs.npz') as outputs:
-        assert outputs['output_0'].shape == (len(predictions), len(settings['knobs']['labels']) or 1)
+        labels = settings['knobs']['labels']
+        assert outputs['output_0'].shape == (len(predictions), len(labels) or 1)
+        if labels:
+            of_row = [labels[i] for i in outputs['output_0'].argmax(-1)]
+            assert all(of_row[int(row['row'])] == row['prediction'] for row in predictions)
+    assert metrics['best']['peak_gib'] > 0.1
     assert not list(folder.glob('.*'))
     assert not (folder / 'state.safetensors').exists()
 
