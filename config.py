@@ -183,6 +183,10 @@ def options(knobs):
     return [field for field in dataclasses.fields(knobs) if 'help' in field.metadata]
 
 
+# Knobs that change no number.
+FREE = ('name', 'fresh', 'runs_dir', 'results_dir', 'model_dir', 'cache_dir', 'cache', 'eval_batch_size', 'save_every',
+        'quiet')
+
 # What --demo sets, unless the command line says otherwise.
 DEMO = {'model': 'minilm', 'data_dir': str(ROOT / 'demo'), 'runs_dir': 'runs/demo', 'results_dir': 'results/demo',
         'epochs': 5, 'fresh': True}

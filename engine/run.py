@@ -40,9 +40,6 @@ from engine.files import (
     write_json,
 )
 
-# Knobs that change no number.
-FREE = ('name', 'fresh', 'runs_dir', 'results_dir', 'model_dir', 'cache_dir', 'cache', 'eval_batch_size', 'save_every',
-        'quiet')
 PACKAGES = ('tensorflow', 'tf-keras', 'bert4keras', 'numpy', 'scikit-learn', 'tokenizers')
 
 
@@ -146,7 +143,7 @@ def differences(before, now, finished):
     """In words, what two configurations have different that changes numbers; between two parts of an unfinished run the
     versions of libraries count, too."""
     changed = [f'{name}: {before["knobs"].get(name)} -> {value}' for name, value in now['knobs'].items()
-               if name not in FREE and before['knobs'].get(name) != value]
+               if name not in config.FREE and before['knobs'].get(name) != value]
     hashes = before['source_sha256']
     changed += [f'{name} was edited' for name, value in now['source_sha256'].items() if hashes.get(name) != value]
     if not finished:

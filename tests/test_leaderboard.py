@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 import config
-from tools import leaderboard
+from tools import leaderboard, many_runs
 
 # Does with its folder what the scripts do, says in the diary what it does, takes its scores from a file.
 STUB = '''
@@ -23,9 +23,10 @@ import json, os, subprocess, sys, time
 from pathlib import Path
 
 given = dict(word[2:].split('=', 1) for word in sys.argv[1:] if '=' in word)
-task, seed, here = Path(__file__).stem, given['seed'], Path(__file__).parent
-model = Path(given.get('model', 'bert-base-uncased')).resolve().name
-folder = Path(given.get('runs-dir', 'runs'), task, f'{model}-seed{seed}')
+task, seed, here = Path(__file__).stem, given['seed'], Path.cwd()
+model, name = Path(given.get('model', 'bert-base-uncased')).resolve().name, given.get('name', '')
+folder = Path(given.get('runs-dir', 'runs'), task, f'{model}-seed{seed}' + f'-{name}' * bool(name))
+gain = 0
 
 def note(what):
     with open(here / 'diary', 'a') as diary:
@@ -50,8 +51,9 @@ if (here / 'hang').exists():
     time.sleep(60)
 folder.mkdir(parents=True)
 scores = json.loads((here / 'scores').read_text())[task][seed]
-write('config.json', {'knobs': {'epochs': len(scores), 'learning-rate': given.get('learning-rate')}, 'cores': 2,
-                      'device': 'CPU'})
+write('config.json', {'knobs': {'epochs': len(scores), 'learning-rate': given.get('learning-rate'), 'model': model,
+                                'seed': int(seed), 'name': name, 'labels': ['0', '1'], 'init': given.get('init', '')},
+                      'cores': 2, 'device': 'CPU', 'task': task, 'source_sha256': {'gain': gain}})
 rows = []
 for score in scores:
     time.sleep(0.05)
@@ -59,6 +61,7 @@ for score in scores:
         print('Traceback:\\n\\nout of luck', file=sys.stderr)
         note('end')
         sys.exit(2)
+    score += gain
     rows.append({'epoch': len(rows) + 1, 'loss': 1.0, 'mcc': score, 'score': score, 'train_seconds': 50.0,
                  'dev_seconds': 10.0})
     best = max(rows, key=lambda row: row['score'])
@@ -69,7 +72,8 @@ time.sleep(0.05)
 assert not list(results.iterdir())      # nobody else's
 for path in (folder, results):
     (path / f'{task}.tsv').write_text(f'seed {seed}')
-(folder / 'dev_predictions.tsv').write_text('not to be submitted')
+(folder / 'dev_predictions.tsv').write_text(
+    'label\\tprediction\\trow\\tfile\\tline\\ttext_a\\ttext_b\\n' + f'1\\t{int(gain > 0)}\\t0\\tdev.tsv\\t1\\tA\\t\\n')
 write('metrics.json', {'finished': True, 'best': best, 'last': rows[-1], 'epochs': rows})
 note('end')
 '''
@@ -79,13 +83,15 @@ note('end')
 def here(tmp_path, monkeypatch):
     """A folder with stubs, where the tool looks for the scripts and works quickly."""
     monkeypatch.setattr(config, 'ROOT', tmp_path)
-    monkeypatch.setattr(leaderboard, 'POLL', 0.01)
+    monkeypatch.setattr(many_runs, 'POLL', 0.01)
     monkeypatch.setattr(leaderboard, 'plot', lambda *args: b'png')     # slow; test_statistics() has the real one
     monkeypatch.chdir(tmp_path)
     for name in ('CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS'):
         monkeypatch.delenv(name, raising=False)
     for task in config.TASKS:
         (tmp_path / f'{task}.py').write_text(STUB)
+    for package in ('engine', 'tools'):
+        (tmp_path / package).mkdir()
     return tmp_path
 
 
@@ -96,7 +102,7 @@ def diary(here):
 
 def make_run(task, seed, *scores, state='done'):
     """A finished run with one metric a column."""
-    run = leaderboard.Run(task, seed, Path('runs'), state)
+    run = many_runs.Run(task, seed, Path('runs'), state=state)
     run.rows = [{'epoch': i, 'loss': 1.0, 'a': score, 'b': 0.5, 'score': score, 'train_seconds': 90.0,
                  'dev_seconds': 30.0} for i, score in enumerate(scores, 1)]
     run.best = max(run.rows, key=lambda row: -1 if row['score'] is None else row['score'], default=None)
@@ -185,8 +191,8 @@ def test_failed_runs_are_shown_and_the_others_go_on(here, capsys):
 def test_an_interruption_leaves_no_process_behind(here, number):
     (here / 'hang').touch()
     code = f'import config, sys; sys.path.append({str(Path(leaderboard.__file__).parents[1])!r}); ' \
-        f'from tools import leaderboard; config.ROOT = config.Path({str(here)!r}); ' \
-        'leaderboard.POLL, leaderboard.PATIENCE = 0.05, 0.3; sys.exit(leaderboard.main())'
+        f'from tools import leaderboard, many_runs; config.ROOT = config.Path({str(here)!r}); ' \
+        'many_runs.POLL, many_runs.PATIENCE = 0.05, 0.3; sys.exit(leaderboard.main())'
     tool = subprocess.Popen([sys.executable, '-c', code, 'CoLA', 'RTE', '--seeds=2', '--jobs=3'], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {
                                 'PYTHONPATH': str(Path(leaderboard.__file__).parents[1]), 'TMPDIR': str(here)},
@@ -206,13 +212,81 @@ def test_an_interruption_leaves_no_process_behind(here, number):
     assert not list(here.glob('tmp*'))
 
 
+PATCH = '''An idea.
+
+--- a/CoLA.py
++++ b/CoLA.py
+@@ -8,3 +8,3 @@
+ folder = Path(given.get('runs-dir', 'runs'), task, f'{model}-seed{seed}' + f'-{name}' * bool(name))
+-gain = 0
++gain = 0.1
+\x20
+'''
+
+
+def test_an_idea_runs_beside_its_baseline(here, capsys):
+    scores = {str(seed): [0.2 + seed / 100, 0.1] for seed in range(1, 9)}
+    (here / 'scores').write_text(json.dumps({'CoLA': scores, 'RTE': scores}))
+    (here / 'ideas').mkdir()
+    (here / 'ideas' / 'gain.patch').write_text(PATCH)
+    args = ['CoLA', 'RTE', '--model=m', '--seeds=8', '--idea=ideas/gain.patch', '--jobs=4']
+    before = {path: path.read_text() for path in here.glob('*.py')}
+    assert leaderboard.main(args) == 0
+    said = capsys.readouterr().out
+    assert '32 runs, 4 at a time' in said
+    assert {path: path.read_text() for path in here.glob('*.py')} == before
+    assert not (here / 'scratch').exists()
+    table = (here / 'runs' / 'compare-m-baseline-gain.md').read_text()
+    assert table in said
+    assert '| CoLA | mcc | best | 8 | 24.5 | 34.5 | **+10.0** | +10.0 to +10.0 | 0.008 |' in table
+    assert '| all | mean of the tasks | last | 16 | 10.0 | 20.0 | **+10.0** |' in table
+    assert '- Code differs: gain.\n' in table
+    assert (here / 'results' / 'RTE.tsv').read_text() == 'seed 8'
+    assert (here / 'results' / 'gain' / 'RTE.tsv').read_text() == 'seed 8'
+    assert '| CoLA | mcc | **34.5** |' in (here / 'runs' / 'leaderboard-m-gain.md').read_text()
+    # again: all is there; options as an idea need the idea's runs alone
+    lines = diary(here)
+    assert leaderboard.main(args) == 0
+    assert diary(here) == lines
+    assert leaderboard.main(['RTE', '--model=m', '--seeds=2', '--options=--learning-rate 1e-3']) == 0
+    assert [line[1:3] for line in diary(here)[len(lines):] if line[0] == 'start'] == [['RTE', '1'], ['RTE', '2']]
+    assert (here / 'runs' / 'RTE' / 'm-seed2-learning-rate-1e-3').is_dir()
+    assert 'with 2 seeds p cannot come below 0.5' in capsys.readouterr().out
+    # an edit of the scripts themselves: only the named runs can be run
+    (here / 'RTE.py').write_text(before[here / 'RTE.py'].replace('gain = 0\n', 'gain = 0.2\n'))
+    assert leaderboard.main(['RTE', '--model=m', '--seeds=9', '--name=mine']) == 1      # there are no scores of seed 9
+    assert '| RTE | mcc | best | 8 | 24.5 | 44.5 | **+20.0** |' in capsys.readouterr().out
+
+
+def test_transfer_starts_from_the_best_mnli_run(here, capsys):
+    scores = {str(seed): [0.2 + seed / 100] for seed in (1, 2)}
+    (here / 'scores').write_text(json.dumps(dict.fromkeys(('CoLA', 'RTE', 'MRPC', 'MNLI'), scores)))
+    assert leaderboard.main(['CoLA', 'RTE', 'MNLI', '--model=m', '--seeds=2', '--transfer']) == 0
+    table = (here / 'runs' / 'compare-m-baseline-from-MNLI.md').read_text()
+    assert '- init differs: empty in baseline, runs/MNLI/m-seed2 in from-MNLI (RTE).\n' in table
+    assert 'RTE 70.4 -> 84.1' in table
+    assert '| CoLA |' not in table
+    starts = [line[1] for line in diary(here) if line[0] == 'start']
+    assert starts == ['MNLI', 'MNLI', 'RTE', 'RTE', 'CoLA', 'CoLA', 'RTE', 'RTE']
+    assert leaderboard.main(['MRPC', '--model=m2', '--seeds=2', '--transfer']) == 0     # one run of MNLI is enough
+    assert [line[1] for line in diary(here) if line[0] == 'start'][8:] == ['MNLI', 'MRPC', 'MRPC', 'MRPC', 'MRPC']
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize(('args', 'message'), [
+    (['CoLA', '--idea=no.patch'], 'error: --idea no.patch: not read: '),
+    (['STSB', '--idea=bad.patch'], 'error: --idea bad.patch does not fit STSB.py: error: '),
+    (['CoLA', '--options=--seed 3'], '--seed is of both sides'),
+    (['CoLA', '--options=--epoch=3'], 'unknown option --epoch=3; did you mean --epochs?'),
+    (['CoLA', '--transfer'], '--transfer is for RTE, MRPC, STSB'),
+    (['RTE', '--transfer', '--options=--epochs=3'], 'not with --idea or --options'),
     (['CoLA', 'SST-2'], 'error: no task SST-2; there are CoLA, SST2, MRPC'),
     (['--seed=3'], 'error: not --seed, but --seeds'),
     (['--seeds=0'], '0 is not within 1 and 1000'),
     (['--epoch=3'], 'unknown option --epoch=3; did you mean --epochs?'),
 ])
 def test_bad_usage_starts_nothing(here, capsys, args, message):
+    (here / 'bad.patch').write_text(PATCH.replace('gain = 0\n', 'pain = 0\n'))
     try:
         status = leaderboard.main(args)
     except SystemExit as end:
@@ -231,16 +305,16 @@ def test_every_run_gets_its_share_of_the_machine(here, monkeypatch, capsys):
     starts = [line[4] for line in diary(here) if line[0] == 'start']
     assert sorted(set(starts)) == ['3', '5']
     assert np.cumsum([1 if line[0] == 'start' else -1 for line in diary(here)]).max() <= 2
-    assert leaderboard.make_slots(3, 9, 'all') == [{}]
-    assert leaderboard.make_slots(3, 9) == [{'CUDA_VISIBLE_DEVICES': gpu} for gpu in '353']
+    assert many_runs.make_slots(3, 9, 'all') == [{}]
+    assert many_runs.make_slots(3, 9) == [{'CUDA_VISIBLE_DEVICES': gpu} for gpu in '353']
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')
     monkeypatch.setattr(os, 'sched_getaffinity', lambda process: range(16))
-    monkeypatch.setattr(leaderboard, 'free_memory', lambda: 13 * 2**30)
+    monkeypatch.setattr(many_runs, 'free_memory', lambda: 13 * 2**30)
     threads = {'TF_NUM_INTRAOP_THREADS': '5', 'OMP_NUM_THREADS': '5'}
-    assert leaderboard.make_slots(0, 9) == [threads] * 3        # cores for four, memory for three
-    assert leaderboard.make_slots(0, 1) == [{}]
-    monkeypatch.setattr(leaderboard, 'free_memory', lambda: 2**30)
-    assert leaderboard.make_slots(0, 9) == [{}]
+    assert many_runs.make_slots(0, 9) == [threads] * 3        # cores for four, memory for three
+    assert many_runs.make_slots(0, 1) == [{}]
+    monkeypatch.setattr(many_runs, 'free_memory', lambda: 2**30)
+    assert many_runs.make_slots(0, 9) == [{}]
 
 
 def test_the_live_table():
@@ -249,7 +323,7 @@ def test_the_live_table():
             make_run('RTE', 2, state='running'), make_run('RTE', 3, state='waiting')]
     console = Console(width=100)
     with console.capture() as capture:
-        console.print(leaderboard.table(runs, 2))
+        console.print(many_runs.table(runs, 2))
     rows = [re.split(r'\s*[│┃]\s*', line)[1:-1] for line in capture.get().splitlines()]
     # four epochs of two minutes; RTE takes 1.7 times as long
     assert ['CoLA', 'done 30.0', '1/4 25.0', 'waiting', '0:08:00'] in rows

@@ -3,6 +3,9 @@
     uv run -m tools.leaderboard --model electra-small                   # all tasks, seeds 1 to 5
     uv run -m tools.leaderboard CoLA RTE --seeds 3 --first-seed 4 --epochs 5 --data-dir /data/glue
     uv run -m tools.leaderboard --demo --seeds 2                        # no data, no weights to fetch
+    uv run -m tools.leaderboard CoLA RTE --seeds 8 --idea ideas/r_drop.patch        # does it help?
+    uv run -m tools.leaderboard CoLA --seeds 8 --options='--layer-decay 0.9'        # options can be an idea, too
+    uv run -m tools.leaderboard RTE MRPC STSB --seeds 8 --transfer      # and does it help to train on MNLI first?
 
 Tasks come first; the options of the scripts are passed on to them. Every run is a process of its own. With GPUs each
 has one to itself (of those in CUDA_VISIBLE_DEVICES, if it is set); on the CPU each has 4 cores and 4 GiB, where there
@@ -12,42 +15,38 @@ The same command again goes on: finished runs are not run again. What a run prin
 At the end, of the runs of this command: RUNS_DIR/leaderboard-MODEL.md, .json (in percent) and .png; and in results/ the
 test predictions of the best seed of each task, by its dev score, for tools.submission.
 
+With an idea, the baseline and the idea run with the same seeds, and tools.compare has the last word. A patch is applied
+to copies of the scripts, never to the scripts themselves; one of CoLA.py is meant for all. The idea's runs are named
+after it, or by --name; its test predictions go to results/NAME/. After an edit of the scripts themselves give --name
+alone: these runs are compared with the finished ones without a name.
+
 Exit status: 0 all runs are done, 1 some failed, 2 bad usage, 130 or 143 interrupted (the runs are stopped).
 """
 
 import contextlib
 import dataclasses
-import datetime
 import io
-import itertools
-import json
 import math
-import os
 import re
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-
-from rich.console import Group
-from rich.live import Live
-from rich.table import Table
 
 import config
 from engine.console import markdown_table, words_and_options
-from engine.files import (
-    UserError,
-    metric_names,
-    run_folder,
-    show,
-    show_value,
-    status_of,
-    write_file,
-    write_json,
+from engine.files import UserError, metric_names, read_json, run_folder, status_of, write_file, write_json
+from tools import compare, records
+from tools.ideas import (
+    TRANSFER,
+    TRANSFER_PUBLISHED,
+    TRANSFER_TASKS,
+    Side,
+    parse_options,
+    patched_scripts,
+    plain_scripts,
 )
+from tools.many_runs import Run, by_task, make_slots, seconds, show_scores, work
 
 TRANSFORMERS = 'https://github.com/huggingface/transformers/tree/main/examples/pytorch/text-classification'
 DISTILBERT = 'https://github.com/huggingface/transformers/tree/v4.40.0/examples/research_projects/distillation'
@@ -83,10 +82,7 @@ PUBLISHED = [
         'CoLA mcc': 71.1, 'SST2 accuracy': 95.8, 'STSB pearson': 92.4}),
 ]
 
-POLL = 0.5              # seconds between two looks at the runs
-PATIENCE = 30           # seconds that a run has to end after SIGTERM
 MARKERS = 'Dsv'         # in the figure, of the published scores: at most three of a model
-SHOWN = 10              # last lines of a failed run's log
 
 
 @dataclasses.dataclass
@@ -95,209 +91,9 @@ class Options(config.Knobs):
     seeds: int = config.knob(5, 'runs of every task', 1, 1000)
     first_seed: int = config.knob(1, 'the first run has this seed, the next one more', 0, 2**30)
     jobs: int = config.knob(0, 'runs at a time; 0: as many as fit', 0, 1000)
-
-
-@dataclasses.dataclass(eq=False)
-class Run:
-    task: str
-    seed: int
-    folder: Path
-    state: str = 'waiting'          # then running, then done or failed
-    started: float = 0.0
-    process: subprocess.Popen = None
-    slot: dict = None               # its share of the machine, as environment variables
-    log_start: int = 0              # bytes that were in the log before
-    rows: list = ()                 # of the epochs that have ended, as in metrics.json
-    best: dict = None               # one of them
-    settings: dict = None           # config.json
-
-    def __str__(self):
-        return f'{self.task} seed {self.seed}'
-
-    @property
-    def log(self):
-        return self.folder.with_name(f'{self.folder.name}.log')     # beside: training clears the folder
-
-
-# ---- The machine ----------------------------------------------------------------------------------------------------
-
-
-def find_gpus():
-    """The GPUs to use, as CUDA_VISIBLE_DEVICES names them. TensorFlow would take hold of them, so it is not asked."""
-    if (visible := os.environ.get('CUDA_VISIBLE_DEVICES')) is not None:
-        return list(itertools.takewhile(lambda name: name not in ('', '-1'), map(str.strip, visible.split(','))))
-    try:
-        return subprocess.run(['nvidia-smi', '--query-gpu=index', '--format=csv,noheader'], capture_output=True,
-                              text=True, check=True, timeout=60).stdout.split()
-    except (OSError, subprocess.SubprocessError):
-        return [str(i) for i, _ in enumerate(Path('/proc/driver/nvidia/gpus').glob('*'))]
-
-
-def free_memory():
-    """Bytes; no limit where the system does not say, as outside of Linux."""
-    limits = [math.inf]
-    with contextlib.suppress(OSError):
-        limits.append(1024 * int(re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text())[1]))
-    with contextlib.suppress(OSError, ValueError):      # a container's; ValueError: 'max'
-        limits.append(int(Path('/sys/fs/cgroup/memory.max').read_text()))
-    return min(limits)
-
-
-def make_slots(jobs, runs, devices='one'):
-    """What the environment of each of the runs at a time has beyond this one; `jobs` 0: as many as fit."""
-    if devices == 'all':
-        return [{}]
-    if gpus := find_gpus():
-        return [{'CUDA_VISIBLE_DEVICES': gpus[i % len(gpus)]} for i in range(min(jobs or len(gpus), runs))]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    jobs = min(jobs or max(1, int(min(cores / 4, free_memory() / 2**32))), runs)
-    names = [name for name in ('TF_NUM_INTRAOP_THREADS', 'OMP_NUM_THREADS') if jobs > 1 and name not in os.environ]
-    return [dict.fromkeys(names, str(max(1, cores // jobs)))] * jobs
-
-
-# ---- Runs -----------------------------------------------------------------------------------------------------------
-
-
-def start(run, slot, options, scratch):
-    run.folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(config.ROOT / f'{run.task}.py'), *options, f'--seed={run.seed}',
-               f'--results-dir={scratch}/{run.task}-{run.seed}']    # seeds would overwrite one another's files
-    with open(run.log, 'ab') as log:
-        run.state, run.slot, run.log_start, run.started = 'running', slot, log.tell(), time.time()
-        # A session of its own: Ctrl-C reaches it through stop(), and stop() reaches whatever it has started.
-        run.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                       env=os.environ | slot, start_new_session=True)
-
-
-def look(run, say):
-    """Take note of the epochs that have ended since the last look, and of the end."""
-    status, path, known = run.process.poll(), run.folder / 'metrics.json', len(run.rows)
-    metrics = {'finished': False}
-    with contextlib.suppress(FileNotFoundError):    # a run that starts removes what an earlier one has left
-        if status == 0 or path.stat().st_mtime > run.started:
-            metrics = json.loads(path.read_text())
-            run.settings = json.loads((run.folder / 'config.json').read_text())
-            run.rows, run.best = metrics['epochs'], metrics['best']
-    if len(run.rows) > known and path.stat().st_mtime > run.started:
-        say(f'{run}: epoch {len(run.rows)}/{run.settings["knobs"]["epochs"]}, {show_scores(run.rows[-1])}')
-    if status == 0 and metrics['finished']:
-        run.state = 'done'
-        say(f'{run}: done, epoch {run.best["epoch"]} is the best: {show_scores(run.best)}')
-    elif status is not None:
-        run.state = 'failed'
-        why = f'killed by {signal.Signals(-status).name}' if status < 0 else f'exit status {status}'
-        log = run.log.read_bytes()[run.log_start:].decode(errors='replace')
-        lines = [line for line in log.split('\n') if line.strip()]
-        say('\n  '.join([f'{run} failed, {why}. {run.log}:', *lines[-SHOWN:]]), True)
-
-
-def stop(runs, signals):
-    """End running processes and theirs: SIGTERM, and after a while, or at a second Ctrl-C, SIGKILL."""
-    for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, math.inf)):
-        deadline, before = time.time() + patience, len(signals)
-        for run in runs:
-            if run.process.poll() is None:      # not reaped yet, so that the number is still its own
-                with contextlib.suppress(ProcessLookupError, PermissionError):      # macOS: of one that just ended
-                    os.killpg(run.process.pid, number)
-        while any(run.process.poll() is None for run in runs) and time.time() < deadline and len(signals) == before:
-            time.sleep(0.05)
-
-
-def work(runs, slots, options):
-    """Run them all. Returns the signal that interrupted it, or None."""
-    signals = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in handlers.items():
-        if handler != signal.SIG_IGN:       # nohup. A handler that raises could lose a process just started.
-            signal.signal(number, lambda number, frame: signals.append(number))
-    live = Live(auto_refresh=False) if sys.stdout.isatty() else None
-
-    def say(text, always=False):
-        if not live:
-            print(text, flush=True)
-        elif always:
-            live.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    waiting, running, free = list(runs), [], list(slots)
-    try:
-        with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
-            stack.callback(lambda: stop(running, signals))
-            stack.enter_context(live or contextlib.nullcontext())
-            while (waiting or running) and not signals:
-                while waiting and free:
-                    start(waiting[0], free.pop(0), options, scratch)
-                    running.append(waiting.pop(0))
-                    say(f'{running[-1]}: started')
-                time.sleep(POLL)
-                for run in list(running):
-                    look(run, say)
-                    if run.state != 'running':
-                        running.remove(run)
-                        free.append(run.slot)
-                if live:
-                    live.update(table(runs, len(slots)), refresh=True)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    return signals[0] if signals else None
-
-
-# ---- The live table -------------------------------------------------------------------------------------------------
-
-
-def seconds(row):
-    return row['train_seconds'] + row['dev_seconds']
-
-
-def show_scores(row):
-    """The metrics of an epoch, for people."""
-    return show(row, 1, ', ')
-
-
-def by_task(runs):
-    """{task: its runs}, both in order."""
-    tasks = {task: [run for run in runs if run.task == task] for task in config.TASKS}
-    return {task: task_runs for task, task_runs in tasks.items() if task_runs}
-
-
-def time_left(wanted, runs, jobs):
-    """Estimated time until the `wanted` of all runs are through, as text: a run takes what its own epochs take, else
-    what its task's other runs take, else what others take by the sizes of the tasks."""
-    known = {run: run.settings['knobs']['epochs'] * statistics.mean(map(seconds, run.rows)) for run in runs if run.rows}
-    if not known:
-        return '?'
-    pace = statistics.mean(duration / config.TASKS[run.task].million_tokens for run, duration in known.items())
-    left = [0]
-    for run in wanted:
-        if run.state not in ('waiting', 'running'):
-            continue
-        same_task = [known[other] for other in known if other.task == run.task]
-        if run in known:
-            duration = known[run]
-        elif same_task:
-            duration = statistics.mean(same_task)
-        else:
-            duration = pace * config.TASKS[run.task].million_tokens
-        passed = time.time() - run.started if run.process else 0
-        left.append(max(0, duration - passed))
-    return str(datetime.timedelta(seconds=round(max(sum(left) / jobs, *left))))
-
-
-def table(runs, jobs):
-    """The state of all runs: a row a task, a column a seed."""
-    def cell(run):
-        if run.state == 'done':
-            return f'[green]done {show_value(run.best["score"], 1)}'
-        if run.state == 'running' and run.rows:
-            return f'{len(run.rows)}/{run.settings["knobs"]["epochs"]} {show_value(run.rows[-1]["score"], 1)}'
-        return {'waiting': '[dim]waiting', 'running': 'started', 'failed': '[red]failed'}[run.state]
-
-    states = [run.state for run in runs]
-    count = ', '.join(f'{states.count(state)} {state}' for state in ('done', 'failed', 'running', 'waiting'))
-    grid = Table('task', *(f'seed {seed}' for seed in sorted({run.seed for run in runs})), 'left')
-    for task, task_runs in by_task(runs).items():
-        grid.add_row(task, *map(cell, task_runs), time_left(task_runs, runs, jobs))
-    return Group(grid, f'{count}; about {time_left(runs, runs, jobs)} left')
+    idea: str = config.knob('', 'a patch of a script, compared with the scripts as they are')
+    options: str = config.knob('', "options of an idea: --options='--layer-decay 0.9'")
+    transfer: bool = config.knob(False, f'the idea is to start {", ".join(TRANSFER_TASKS)} from the best MNLI run')
 
 
 # ---- The report -----------------------------------------------------------------------------------------------------
@@ -407,20 +203,23 @@ def report(knobs, options, runs):
         'GLUE, dev. Best epoch of each run, chosen by the metric (the mean where there are two). Minutes: training and '
         f'scoring dev ({machines}).', f'Options: {" ".join(options)}',
         *(f'{title}: published, {source}' for title, (source, _) in published.items())]
-    text = '\n'.join([f'# {model}', '', markdown(summary, published), *(f'- {note}' for note in notes)]) + '\n'
+    title = f'# {model} {knobs.name}'.strip()
+    text = '\n'.join([title, '', markdown(summary, published), *(f'- {note}' for note in notes)]) + '\n'
     numbers = {'model': model, 'options': options, 'machines': machines, 'tasks': summary, 'published': {
         title: {'source': source, 'scores': scores} for title, (source, scores) in published.items()}}
-    path = Path(knobs.runs_dir) / f'leaderboard-{model}'
+    variant = f'-{knobs.name}' if knobs.name else ''
+    path = Path(knobs.runs_dir) / f'leaderboard-{model}{variant}'
+    results = Path(knobs.results_dir) / knobs.name
     write_file(Path(f'{path}.md'), text)
     write_json(Path(f'{path}.json'), numbers)
     write_file(Path(f'{path}.png'), plot(f'{model}, demo' if knobs.demo else model, summary, published))
-    Path(knobs.results_dir).mkdir(parents=True, exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
     said = [f'\n{text}\n{path}.md, .json and .png']
     for task_runs in by_task(runs).values():
         best = best_run(task_runs)
         for source in sorted(set(best.folder.glob('*.tsv')) - {best.folder / 'dev_predictions.tsv'}):
-            write_file(Path(knobs.results_dir) / source.name, source.read_bytes())
-            said.append(f'{Path(knobs.results_dir) / source.name}: of seed {best.seed}, on dev the best of '
+            write_file(results / source.name, source.read_bytes())
+            said.append(f'{results / source.name}: of seed {best.seed}, on dev the best of '
                         f'{len(task_runs)}: {show_scores(best.best)}')
     print('\n'.join(said))
 
@@ -450,29 +249,140 @@ def run(argv):
     if 'fresh' in given:
         given['fresh'] = '--fresh' in argv      # not because of --demo: a demo can be gone on with as well
     knobs = Options(**given)
-    options = [as_option(name, value) for name, value in given.items()
-               if name in config.Knobs.__dataclass_fields__ and name != 'results_dir']
-    tasks = sorted(names or config.TASKS, key=lambda task: config.TASKS[task].million_tokens, reverse=True)
-    runs = [Run(task, seed, run_folder(dataclasses.replace(knobs, script=f'{config.ROOT / task}.py', seed=seed)))
-            for task in dict.fromkeys(tasks)
-            for seed in range(knobs.first_seed, knobs.first_seed + knobs.seeds)]
-    slots = make_slots(knobs.jobs, len(runs), knobs.devices)
-    gpus = [slot['CUDA_VISIBLE_DEVICES'] for slot in slots if 'CUDA_VISIBLE_DEVICES' in slot]
-    place = f'GPU {", ".join(gpus)}' if gpus else 'the CPU'
-    print(f'{len(runs)} runs, {len(slots)} at a time, on {place}')
-    interrupted = work(runs, slots, options)
-    done = [run for run in runs if run.state == 'done']
-    if interrupted:
-        how = ' without --fresh' if knobs.fresh else ''
-        print(f'Interrupted: {len(done)} of {len(runs)} runs are done. To go on, start the same command again{how}.',
-              file=sys.stderr)
-        return 128 + interrupted
-    for run in runs:
-        if run.state == 'failed':
-            print(f'error: {run} failed: {run.log}', file=sys.stderr)
-    if done:
-        report(knobs, options, done)
-    return 1 if len(done) < len(runs) else 0
+    with tempfile.TemporaryDirectory() as scratch:
+        return Leaderboard(knobs, given, names, scratch).run()
+
+
+class Leaderboard:
+    """All runs of a command, of its one side or its two."""
+
+    def __init__(self, knobs, given, names, scratch):
+        self.knobs = knobs
+        self.given = {name: value for name, value in given.items()
+                      if name in config.Knobs.__dataclass_fields__ and name not in ('name', 'results_dir')}
+        tasks = sorted(names or config.TASKS, key=lambda task: config.TASKS[task].million_tokens, reverse=True)
+        self.tasks = list(dict.fromkeys(tasks))
+        self.seeds = range(knobs.first_seed, knobs.first_seed + knobs.seeds)
+        self.baseline = Side('', {}, plain_scripts(config.TASKS))
+        self.idea = self.make_idea(scratch)
+
+    def make_idea(self, scratch):
+        """The other Side, or None where there is no idea. Raises UserError."""
+        knobs = self.knobs
+        if knobs.transfer:
+            if knobs.idea or knobs.options:
+                raise UserError('--transfer is an idea by itself: not with --idea or --options.')
+            if not set(self.tasks) & set(TRANSFER_TASKS):
+                raise UserError(f'--transfer is for {", ".join(TRANSFER_TASKS)}.')
+            return Side(knobs.name or TRANSFER, {}, plain_scripts(self.transfer_tasks()))
+        if not knobs.idea and not knobs.options:
+            return Side(knobs.name, {}, plain_scripts(self.tasks)) if knobs.name else None
+        given = parse_options(knobs.options)
+        name = knobs.name or idea_name(knobs.idea, knobs.options)
+        if knobs.idea:
+            return Side(name, given, patched_scripts(knobs.idea, self.tasks, scratch))
+        return Side(name, given, plain_scripts(self.tasks))
+
+    def transfer_tasks(self):
+        return [task for task in self.tasks if task in TRANSFER_TASKS]
+
+    # ---- Runs ----
+
+    def side_knobs(self, side):
+        return dataclasses.replace(self.knobs, **side.given, name=side.name)
+
+    def options(self, side):
+        """What the scripts of a side are given, as on the command line."""
+        named = {'name': side.name} if side.name else {}
+        return [as_option(name, value) for name, value in (self.given | side.given | named).items()]
+
+    def make_run(self, side, task, seed):
+        knobs = dataclasses.replace(self.side_knobs(side), script=f'{config.ROOT / task}.py', seed=seed)
+        return Run(task, seed, run_folder(knobs), side.scripts[task], tuple(self.options(side)), side.name)
+
+    def work(self, runs):
+        """Run them all. Returns the signal that interrupted it, or None."""
+        slots = make_slots(self.knobs.jobs, len(runs), self.knobs.devices)
+        gpus = [slot['CUDA_VISIBLE_DEVICES'] for slot in slots if 'CUDA_VISIBLE_DEVICES' in slot]
+        place = f'GPU {", ".join(gpus)}' if gpus else 'the CPU'
+        print(f'{len(runs)} runs, {len(slots)} at a time, on {place}')
+        return work(runs, slots)
+
+    def run(self):
+        """Returns the exit status."""
+        if self.knobs.transfer:
+            runs, interrupted = self.run_transfer()
+        else:
+            sides = [self.baseline, self.idea] if self.idea else [self.baseline]
+            if self.knobs.name and not self.knobs.idea and not self.knobs.options:
+                sides = [self.idea]     # the scripts as they were are no longer there
+            runs = [self.make_run(side, task, seed) for task in self.tasks for seed in self.seeds for side in sides]
+            interrupted = self.work(runs)
+        done = [run for run in runs if run.state == 'done']
+        if interrupted:
+            how = ' without --fresh' if self.knobs.fresh else ''
+            print(f'Interrupted: {len(done)} of {len(runs)} runs are done. To go on, start the same command '
+                  f'again{how}.', file=sys.stderr)
+            return 128 + interrupted
+        for run in runs:
+            if run.state == 'failed':
+                print(f'error: {run} failed: {run.log}', file=sys.stderr)
+        self.report(done)
+        return 1 if len(done) < len(runs) else 0
+
+    def run_transfer(self):
+        """MNLI and the baseline first; then, from the best MNLI run, the tasks that gain by it. Returns (runs, the
+        signal that interrupted it or None)."""
+        seeds = dict.fromkeys(self.tasks, self.seeds)
+        seeds = {'MNLI': self.seeds[:1]} | seeds        # one run is enough, unless MNLI is asked for
+        runs = [self.make_run(self.baseline, task, seed) for task in seeds for seed in seeds[task]]
+        interrupted = self.work(runs)
+        starts = [run for run in runs if run.task == 'MNLI' and run.state == 'done']
+        if interrupted or not starts:
+            return runs, interrupted
+        best = best_run(starts)
+        print(f'Starting from {best.folder}: {show_scores(best.best)}')
+        self.idea = self.idea._replace(given={'init': str(best.folder)})
+        more = [self.make_run(self.idea, task, seed) for task in self.transfer_tasks() for seed in self.seeds]
+        return runs + more, self.work(more)
+
+    # ---- Report ----
+
+    def report(self, done):
+        """The tables of both sides, and the comparison."""
+        for side in (self.baseline, self.idea):
+            runs = [run for run in done if side and run.name == side.name]
+            if runs:
+                report(self.side_knobs(side), self.options(side), runs)
+        if self.idea:
+            self.compare([run for run in done if run.name == self.idea.name])
+
+    def compare(self, idea):
+        """Compare the idea's runs with those of the baseline, of the same tasks and seeds, that are finished."""
+        folders = [self.make_run(self.baseline, run.task, run.seed).folder for run in idea]
+        baseline = [folder for folder in folders if is_finished(folder)]
+        if not baseline:
+            print(f'No finished runs without a --name to compare with in {self.knobs.runs_dir}.')
+            return
+        found = compare.compare(*([records.read_run(folder) for folder in side]
+                                  for side in (baseline, [run.folder for run in idea])),
+                                (records.BASELINE, self.idea.name))
+        if self.knobs.transfer:
+            found.notes.extend(['All runs start from one MNLI run: what another MNLI seed would do is not in the '
+                                'intervals.', *TRANSFER_PUBLISHED])
+        print(compare.write(found, compare.default_path(self.knobs.runs_dir, found)))
+
+
+def idea_name(patch, options):
+    """'ideas/r_drop.patch' is named r_drop, '--layer-decay 0.9' layer-decay-0.9."""
+    words = ' '.join([Path(patch).stem if patch else '', options])
+    return re.sub(r'[^\w.-]+', '-', words).strip('-')
+
+
+def is_finished(folder):
+    with contextlib.suppress(UserError):
+        return bool(read_json(folder / 'metrics.json').get('finished'))
+    return False
 
 
 if __name__ == '__main__':

@@ -85,10 +85,8 @@ def noticeable(differences):
     if count < 2 or np.std(differences) == 0:
         return None
     critical = stats.t.ppf(1 - LEVEL / 2, count - 1)
-
-    def missing_power(effect):      # effect: in standard errors
-        return stats.nct.sf(critical, count - 1, effect) + stats.nct.cdf(-critical, count - 1, effect) - POWER
-    effect = optimize.brentq(missing_power, 0, 100)
+    # In standard errors. The other tail adds nothing where the power is this high.
+    effect = optimize.brentq(lambda effect: stats.nct.sf(critical, count - 1, effect) - POWER, 0, 3 * critical)
     return float(effect * np.std(differences, ddof=1) / np.sqrt(count))
 
 

@@ -1,0 +1,411 @@
+"""Does an idea help? Two sets of finished runs, compared in pairs of the same script and seed.
+
+    uv run -m tools.compare baseline r_drop                         # the runs without a --name, and those named r_drop
+    uv run -m tools.compare baseline r_drop --model minilm --runs-dir /data/runs
+    uv run -m tools.compare 'runs/RTE/*-seed?' runs2/RTE            # patterns of folders (in quotes), or folders
+
+For every task, and for all together (each task counts once): the mean difference of the score in points, best epoch and
+last epoch; its 95 % interval and its p value by the exact paired permutation test, and Student's interval beside it
+(tools/significance.py has the sources); by seed, how often the idea wins and loses; the smallest true difference that
+so many pairs with this spread would have found in four of five cases; what the idea costs in time and memory; which
+examples of dev it mends and breaks. And what all this cannot say.
+
+Left in RUNS_DIR, or where --to says: compare-MODEL-BASELINE-IDEA.md, .json, and .tsv, the changed examples, worst
+first.
+Exit status: 0, or 2 where the runs cannot be compared.
+"""
+
+import argparse
+import math
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import config
+from engine.console import markdown_table
+from engine.files import UserError, status_of, write_file, write_json
+from tools import records, significance
+
+EPOCHS = ('best', 'last')       # of each run, both compared
+ENOUGH = 8                      # pairs of one task: the number that is recommended
+
+
+class Outcome(NamedTuple):
+    """The comparison of one task, or of all, by one epoch of every run. Scores and differences are in points."""
+    pairs: int
+    baseline: float
+    idea: float
+    difference: float
+    interval: tuple | None      # (low, high) by the permutation test; None with too few pairs
+    p: float
+    student: tuple | None       # (low, high, p)
+    wins: int
+    losses: int
+    noticeable: float | None
+
+
+class Changed(NamedTuple):
+    """An example of dev that some pair of runs answers differently. The fields are the columns of the TSV."""
+    task: str
+    change: float       # of the mean error: 1 where the idea breaks it with all seeds, -1 where it mends it
+    mended: int         # pairs in which the idea's error is the smaller one
+    broken: int
+    label: str
+    baseline: str       # the answers by seed
+    idea: str
+    file: str
+    line: int
+    text_a: str
+    text_b: str
+
+
+class TaskComparison(NamedTuple):
+    """All about one task."""
+    seeds: list
+    metric: str
+    outcomes: dict          # {'best': Outcome, 'last': Outcome}
+    time_ratio: float       # of the idea's training to the baseline's, median of the pairs
+    memory_ratio: float | None
+    changed: list
+    mended: int             # examples that more seeds answer right with the idea than without; scores: closer
+    broken: int
+    mcnemar_p: float | None
+
+
+class Comparison(NamedTuple):
+    names: tuple            # of the two sets
+    models: list
+    tasks: dict             # {script: TaskComparison}
+    overall: dict | None    # {'best': Outcome, 'last': Outcome} where there are several tasks
+    notes: list
+
+
+# ---- Pairs -----------------------------------------------------------------------------------------------------------
+
+
+def by_task_and_seed(runs, name):
+    """{(task, seed): run}. Raises UserError where two runs of a set have the same."""
+    found = {}
+    for run in runs:
+        other = found.setdefault((run.task, run.seed), run)
+        if other is not run:
+            raise UserError(f'{name} has two runs of {run.task} with seed {run.seed}: {other} and {run}. Take one '
+                            'model with --model, or a narrower pattern.')
+    return found
+
+
+def list_of(runs):
+    return ', '.join(f'{task} seed {seed}' for task, seed in runs)
+
+
+def make_pairs(baseline, idea, names):
+    """{task: its pairs (baseline's run, idea's run) by seed}, and notes on runs without a partner. Raises UserError."""
+    ones, others = by_task_and_seed(baseline, names[0]), by_task_and_seed(idea, names[1])
+    if shared := {run.folder.resolve() for run in baseline} & {run.folder.resolve() for run in idea}:
+        raise UserError(f'{sorted(shared)[0]} is in both sets.')
+    common = sorted(set(ones) & set(others))
+    if not common:
+        raise UserError(f'{names[0]} and {names[1]} have no script and seed in common: {list_of(ones)}; '
+                        f'{list_of(others)}.')
+    notes = [f'{name} alone has {task} with seed {seed}: left out.'
+             for name, mine, theirs in ((names[0], ones, others), (names[1], others, ones))
+             for task, seed in sorted(set(mine) - set(theirs))]
+    pairs = {}
+    for task, seed in common:
+        pairs.setdefault(task, []).append((ones[task, seed], others[task, seed]))
+    for task in list(pairs):
+        undefined = [pair for pair in pairs[task] if any(math.isnan(getattr(run, epoch)['score'])
+                                                         for run in pair for epoch in EPOCHS)]
+        for pair in undefined:
+            notes.append(f'{task} with seed {pair[0].seed} has a score that is not defined, as where all answers are '
+                         'the same: left out.')
+            pairs[task].remove(pair)
+        if not pairs[task]:
+            del pairs[task]
+    if not pairs:
+        raise UserError('no pair has two scores that are defined.')
+    return pairs, notes
+
+
+# ---- Tests -----------------------------------------------------------------------------------------------------------
+
+
+def outcome_of(strata):
+    """The Outcome of {task: array of (baseline, idea) in points}, each task a stratum."""
+    differences = [scores[:, 1] - scores[:, 0] for scores in strata.values()]
+    everything = np.concatenate(differences).round(9)       # 0.3 - 0.2 is a tie with 0.2 - 0.1
+    baseline, idea = np.mean([scores.mean(0) for scores in strata.values()], 0)
+    return Outcome(
+        len(everything), float(baseline), float(idea), significance.mean_difference(differences),
+        significance.permutation_interval(differences), significance.permutation_p(differences),
+        significance.student(differences), int((everything > 0).sum()), int((everything < 0).sum()),
+        significance.noticeable(differences[0]) if len(differences) == 1 else None)
+
+
+def scores_of(pairs, epoch):
+    """(pairs, 2): the scores of an epoch in points."""
+    return np.array([[100 * getattr(run, epoch)['score'] for run in pair] for pair in pairs])
+
+
+def ratio(pairs, cost):
+    """The median over the pairs of the idea's cost to the baseline's; None where a run did not keep it."""
+    costs = [[cost(run) for run in pair] for pair in pairs]
+    if any(not value for values in costs for value in values):
+        return None
+    return statistics.median(idea / baseline for baseline, idea in costs)
+
+
+def training_seconds(run):
+    return sum(row['train_seconds'] for row in run.epochs)
+
+
+def peak_memory(run):
+    return max(row.get('peak_gib', 0) for row in run.epochs)
+
+
+# ---- Examples --------------------------------------------------------------------------------------------------------
+
+
+def error_of(answer, prediction, is_score):
+    """0 or 1, or how far a score is from the right one."""
+    return abs(float(prediction) - float(answer.label)) if is_score else float(prediction != answer.label)
+
+
+def changed_examples(task, pairs):
+    """The Changed examples of a task, worst first. Raises UserError where two runs were not scored on the same dev."""
+    is_score = not pairs[0][0].knobs.get('labels')
+    answers = [[records.read_answers(run) for run in pair] for pair in pairs]
+    questions = [[answer._replace(prediction='') for answer in one] for pair in answers for one in pair]
+    runs = [run for pair in pairs for run in pair]
+    for run, asked in zip(runs, questions, strict=True):
+        if asked != questions[0]:
+            raise UserError(f'{runs[0]} and {run} were not scored on the same dev examples.')
+    changed = []
+    for row, question in enumerate(questions[0]):
+        said = [[one[row].prediction for one in pair] for pair in answers]
+        errors = np.array([[error_of(question, prediction, is_score) for prediction in pair] for pair in said])
+        change = errors[:, 1] - errors[:, 0]
+        if change.any():
+            before, after = (' '.join(side) for side in zip(*said, strict=True))
+            mended, broken = int((change < 0).sum()), int((change > 0).sum())
+            changed.append(Changed(task, round(float(change.mean()), 4), mended, broken, question.label, before, after,
+                                   question.file, question.line, question.text_a, question.text_b))
+    return sorted(changed, key=lambda example: (-example.change, -example.broken, example.file, example.line))
+
+
+# ---- What differs, and what cannot be said ---------------------------------------------------------------------------
+
+
+def values_of(runs, name):
+    return sorted({str(run.knobs.get(name)) for run in runs})
+
+
+def option_notes(pairs, names):
+    """What the two sets have different beside their names: options, code, versions, machines."""
+    baseline, idea = ([pair[side] for task_pairs in pairs.values() for pair in task_pairs] for side in (0, 1))
+    notes = []
+    for name in sorted({name for run in baseline + idea for name in run.knobs} - {*config.FREE, 'seed'}):
+        tasks = [task for task, task_pairs in pairs.items()
+                 if any(one.knobs.get(name) != other.knobs.get(name) for one, other in task_pairs)]
+        if tasks:
+            before, after = (', '.join(values_of(runs, name)) or 'empty' for runs in (baseline, idea))
+            notes.append(f'{name} differs: {before} in {names[0]}, {after} in {names[1]} ({", ".join(tasks)}).')
+        for side, set_name in enumerate(names):
+            mixed = [task for task, task_pairs in pairs.items()
+                     if len(values_of([pair[side] for pair in task_pairs], name)) > 1]
+            notes += [f'{set_name} mixes runs of {task} with different {name}.' for task in mixed]
+    files = sorted({file for one, other in zip(baseline, idea, strict=True)
+                    for file in {*one.settings['source_sha256'], *other.settings['source_sha256']}
+                    if one.settings['source_sha256'].get(file) != other.settings['source_sha256'].get(file)})
+    notes += [f'Code differs: {", ".join(files)}.'] if files else []
+    for name in ('versions', 'device', 'cores'):
+        if any(one.settings.get(name) != other.settings.get(name) for one, other in zip(baseline, idea, strict=True)):
+            notes.append(f'The runs of a pair differ in {name}: costs do not compare, and scores may differ '
+                         'by it alone.')
+    return notes
+
+
+def limits(tasks):
+    """What the numbers cannot say."""
+    notes = []
+    for task, found in tasks.items():
+        count = found.outcomes['best'].pairs
+        smallest = significance.smallest_p(count)
+        if smallest > significance.LEVEL:
+            notes.append(f'{task}: with {count} seeds p cannot come below {smallest:g}, whatever they show. Take '
+                         f'{ENOUGH} seeds.')
+    if len(tasks) > 1:
+        chance = 100 * (1 - (1 - significance.LEVEL) ** len(tasks))
+        notes.append(f'By chance alone, one or more of {len(tasks)} tests at 5 % come out significant in {chance:.0f} '
+                     '% of all comparisons: go by the line "all".')
+    return notes
+
+
+# ---- The comparison --------------------------------------------------------------------------------------------------
+
+
+def compare(baseline, idea, names=('baseline', 'idea')):
+    """The Comparison of two lists of records. Raises UserError."""
+    pairs, notes = make_pairs(baseline, idea, names)
+    tasks = {task: compare_task(task, pairs[task]) for task in pairs}
+    overall = None
+    if len(tasks) > 1:
+        overall = {epoch: outcome_of({task: scores_of(pairs[task], epoch) for task in pairs}) for epoch in EPOCHS}
+    models = sorted({run.model for task_pairs in pairs.values() for pair in task_pairs for run in pair})
+    return Comparison(names, models, tasks, overall, notes + option_notes(pairs, names) + limits(tasks))
+
+
+def compare_task(task, pairs):
+    changed = changed_examples(task, pairs)
+    mended = sum(example.change < 0 for example in changed)
+    broken = sum(example.change > 0 for example in changed)
+    first = pairs[0][0]
+    metric = first.metrics[0] if len(first.metrics) == 1 else f'mean of {", ".join(first.metrics)}'
+    outcomes = {epoch: outcome_of({task: scores_of(pairs, epoch)}) for epoch in EPOCHS}
+    mcnemar_p = significance.mcnemar(mended, broken) if first.knobs.get('labels') else None
+    return TaskComparison([one.seed for one, _ in pairs], metric, outcomes, ratio(pairs, training_seconds),
+                          ratio(pairs, peak_memory), changed, mended, broken, mcnemar_p)
+
+
+# ---- In words --------------------------------------------------------------------------------------------------------
+
+
+def points(value):
+    return f'{value:+.1f}'
+
+
+def p_value(p):
+    return '< 0.001' if p < 0.001 else f'{p:.3f}'
+
+
+def interval(bounds):
+    return f'{points(bounds[0])} to {points(bounds[1])}' if bounds else 'too few pairs'
+
+
+def cells(found):
+    """Of an Outcome, from the number of pairs on."""
+    student = f'{interval(found.student[:2])}, p {p_value(found.student[2])}' if found.student else ''
+    return [found.pairs, f'{found.baseline:.1f}', f'{found.idea:.1f}', f'**{points(found.difference)}**',
+            interval(found.interval), p_value(found.p), student, f'{found.wins} / {found.losses}',
+            '' if found.noticeable is None else f'{found.noticeable:.1f}']
+
+
+def markdown(comparison):
+    """The comparison as text: tables, sentences, notes."""
+    baseline, idea = comparison.names
+    rows = []
+    for task, found in comparison.tasks.items():
+        rows += [[task, found.metric, epoch, *cells(found.outcomes[epoch])] for epoch in EPOCHS]
+    if comparison.overall:
+        rows += [['all', 'mean of the tasks', epoch, *cells(comparison.overall[epoch])] for epoch in EPOCHS]
+    scores = markdown_table(['task', 'metric', 'epoch', 'pairs', baseline, idea, 'difference', '95 % interval', 'p',
+                             "Student's", 'wins / losses', 'noticeable'], rows)
+    costs = markdown_table(
+        ['task', 'training time', 'peak memory', 'examples mended / broken', "McNemar's exact p (second opinion)"],
+        [[task, times(found.time_ratio), times(found.memory_ratio), f'{found.mended} / {found.broken}',
+          '' if found.mcnemar_p is None else p_value(found.mcnemar_p)] for task, found in comparison.tasks.items()])
+    sentences = [sentence(task, idea, found.outcomes['best'], found.time_ratio)
+                 for task, found in comparison.tasks.items()]
+    if comparison.overall:
+        sentences.append(sentence('all tasks', idea, comparison.overall['best']))
+    resamples, power = f'{significance.RESAMPLES:,}', f'{100 * significance.POWER:.0f}'
+    legend = [
+        f'Scores on dev, in points. 95 % interval and p: the paired permutation test, two-sided, exact up to '
+        f'{significance.EXACT} pairs, beyond with {resamples} assignments of signs at random.',
+        'The best epoch is chosen on dev in both sets.',
+        f'Noticeable: a true difference of this size would come out significant in {power} % of such comparisons.',
+        'An example is mended where more seeds answer it right with the idea than without (a score: closer). '
+        "McNemar's test, on these counts, asks whether these very runs differ, not whether other seeds would: it does "
+        'not replace the permutation test.']
+    title = f'# {idea} against {baseline}, {" and ".join(comparison.models)}'
+    return '\n'.join([title, '', scores, costs, *(f'- {line}' for line in sentences), '',
+                      *(f'- {line}' for line in comparison.notes + legend)]) + '\n'
+
+
+def times(value):
+    return 'not kept' if value is None else f'{value:.2f} times'
+
+
+def sentence(task, idea, found, time_ratio=None):
+    """What can be said of an Outcome, as for a paper."""
+    bounds = f', 95 % interval {interval(found.interval)}' if found.interval else ''
+    cost = f', at {time_ratio:.1f} times the training time' if time_ratio else ''
+    said = f'{task}: {idea} {found.idea:.1f} against {found.baseline:.1f}, {points(found.difference)} points{bounds} ' \
+           f'(paired permutation test, p {p_value(found.p)}, {found.pairs} pairs){cost}.'
+    if found.p <= significance.LEVEL:
+        return f'{said} It {"helps" if found.difference > 0 else "harms"}.'
+    missed = ''
+    if found.noticeable is not None:
+        missed = f' A true difference of less than {found.noticeable:.1f} points could well have been missed.'
+    return f'{said} No difference is shown.{missed}'
+
+
+def as_json(comparison):
+    def as_dicts(outcomes):
+        return {epoch: outcomes[epoch]._asdict() for epoch in EPOCHS}
+    return {
+        'names': comparison.names, 'models': comparison.models,
+        'tasks': {task: found._asdict() | {'outcomes': as_dicts(found.outcomes), 'changed': len(found.changed)}
+                  for task, found in comparison.tasks.items()},
+        'overall': comparison.overall and as_dicts(comparison.overall),
+        'notes': comparison.notes}
+
+
+def tsv(comparison):
+    changed = [example for found in comparison.tasks.values() for example in found.changed]
+    return '\n'.join(['\t'.join(Changed._fields), *('\t'.join(map(str, example)) for example in changed)]) + '\n'
+
+
+def write(comparison, path):
+    """path: without an ending. Returns what was printed about it."""
+    text = markdown(comparison)
+    write_file(Path(f'{path}.tsv'), tsv(comparison))
+    write_json(Path(f'{path}.json'), as_json(comparison))
+    write_file(Path(f'{path}.md'), text)
+    return f'{text}\n{path}.md, .json, and .tsv: the examples that change, worst first'
+
+
+# ---- The command line ------------------------------------------------------------------------------------------------
+
+
+def default_path(runs_dir, comparison):
+    """RUNS_DIR/compare-MODEL-BASELINE-IDEA, without the model where there are several; words that are no names are made
+    into such."""
+    words = [re.sub(r'[^\w.-]+', '_', name).strip('_') for name in comparison.names]
+    model = comparison.models if len(comparison.models) == 1 else []
+    return Path(runs_dir) / '-'.join(['compare', *model, *words])
+
+
+def compare_words(words, runs_dir, model, path):
+    """Compare what two words mean, print it and write it. Raises UserError."""
+    found = [records.find_runs([word], runs_dir, model) for word in words]
+    comparison = compare(*(runs for runs, _ in found), tuple(words))
+    for word, (_, unfinished) in zip(words, found, strict=True):
+        comparison.notes.extend(f'{word}: {folder} is not finished: left out.' for folder in unfinished)
+    path = path or default_path(runs_dir, comparison)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(write(comparison, path))
+
+
+def main(argv=None):
+    """The command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog='python -m tools.compare', description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('baseline', help='runs: the --name of runs, "baseline" for those without one, a folder of a '
+                                         'run or of runs, or a pattern of such folders in quotes')
+    parser.add_argument('idea', help='runs to compare with them')
+    parser.add_argument('--runs-dir', help=f'where named runs are ({config.Knobs.runs_dir})')
+    parser.add_argument('--model', default='', help="only this model's runs")
+    parser.add_argument('--demo', action='store_true', help='the runs of --demo')
+    parser.add_argument('--to', type=Path, metavar='PATH', help='where the files go, without their endings')
+    args = parser.parse_args(argv)
+    runs_dir = args.runs_dir or (config.DEMO['runs_dir'] if args.demo else config.Knobs.runs_dir)
+    return status_of(compare_words, (args.baseline, args.idea), runs_dir, args.model, args.to)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

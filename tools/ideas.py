@@ -1,0 +1,85 @@
+"""An idea to be compared with the scripts as they are: a patch, options, or weights to start from."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import config
+from engine.files import UserError
+
+# Of a comparison, not of one of its sides.
+SHARED = ('seed', 'name', 'demo', 'runs_dir', 'results_dir')
+
+TRANSFER = 'from-MNLI'          # the name of the runs that start from an MNLI run
+TRANSFER_TASKS = ('RTE', 'MRPC', 'STSB')
+TRANSFER_PUBLISHED = [
+    'Published: RTE 70.4 -> 84.1 with BERT-large (Phang et al. 2018, arXiv 1811.01088; '
+    'https://github.com/zphang/bert_on_stilts).',
+    'Published: RTE 86.6 -> 91.0, MRPC 90.9 -> 91.4, STS-B 92.4 -> 92.6 with RoBERTa-large '
+    '(https://github.com/facebookresearch/fairseq/issues/1166, medians of 5 seeds).']
+
+
+class Side(NamedTuple):
+    """One side of a comparison: the baseline, or the idea."""
+    name: str           # --name of its runs; '' for the baseline
+    given: dict         # the options it sets, {knob: value}
+    scripts: dict       # {task: the path of the script}
+
+
+def plain_scripts(tasks):
+    """{task: its script as it is}."""
+    return {task: config.ROOT / f'{task}.py' for task in tasks}
+
+
+def parse_options(text):
+    """The options of an idea, '--layer-decay 0.9', as {knob: value}. Raises UserError; exits with status 2 as a script
+    would."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UserError(f'--options {text}: {error}.') from error
+    given = config.parse_args(config.Knobs(labels=('0', '1')), '--options', None, words)
+    for name in SHARED:
+        if name in given:
+            raise UserError(f'--options {text}: --{name.replace("_", "-")} is of both sides: give it to the command '
+                            'itself.')
+    return given
+
+
+def patched_scripts(patch, tasks, scratch):
+    """{task: its script in a copy of the project with the patch}, below the folder `scratch`. Raises UserError where
+    the patch does not fit a script."""
+    try:
+        text = Path(patch).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'--idea {patch}: not read: {error}.') from error
+    return {task: patched_script(patch, text, task, Path(scratch) / task) for task in tasks}
+
+
+def patched_script(patch, text, task, folder):
+    copy_project(folder)
+    changed = [line.split()[1].removeprefix('b/') for line in text.splitlines() if line.startswith('+++ ')]
+    scripts = [name.removesuffix('.py') for name in changed if name.removesuffix('.py') in config.TASKS]
+    if len(scripts) == 1:       # a patch of CoLA.py is meant for the other scripts, too
+        text = text.replace(scripts[0], task)
+    try:
+        done = subprocess.run(['git', 'apply', '-'], input=text, cwd=folder, capture_output=True, text=True,
+                              env=os.environ | {'GIT_CEILING_DIRECTORIES': str(folder.parent)})
+    except FileNotFoundError as error:
+        raise UserError(f'--idea {patch}: git, which applies patches, is not installed.') from error
+    if done.returncode:
+        raise UserError(f'--idea {patch} does not fit {task}.py: {done.stderr.strip().splitlines()[0]}. It must be a '
+                        f'patch of this version; name the tasks that it fits.')
+    return folder / f'{task}.py'
+
+
+def copy_project(folder):
+    """A copy of the code that makes a run."""
+    folder.mkdir(parents=True)
+    for path in config.ROOT.glob('*.py'):
+        shutil.copy(path, folder)
+    for package in ('engine', 'tools'):
+        shutil.copytree(config.ROOT / package, folder / package, ignore=shutil.ignore_patterns('__pycache__'))
