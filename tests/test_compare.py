@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from checks import false_alarms
 from tools import compare
 
 COLUMNS = ('loss', 'label', 'prediction', 'row', 'file', 'line', 'text_a', 'text_b')
@@ -130,3 +131,15 @@ def test_other_dev_texts_are_refused(tmp_path, capsys):
     write_run(tmp_path, 'CoLA', 1, 'y')
     assert compare.main(['baseline', 'y', '--runs-dir', str(tmp_path)]) == 2
     assert 'no script and seed in common: RTE seed 1; CoLA seed 1' in capsys.readouterr().err
+
+
+def test_runs_of_the_same_code_are_seldom_different(tmp_path, capsys):
+    for seed, score in enumerate(np.random.default_rng(0).normal(0.3, 0.02, 18)):
+        write_run(tmp_path, 'CoLA', seed, scores=[score])
+    assert false_alarms.main(['baseline', '--runs-dir', str(tmp_path), '--draws', '200']) == 0
+    cells = capsys.readouterr().out.splitlines()[2].split(' | ')
+    assert cells[:3] == ['| CoLA', '', '18']
+    assert float(cells[6].removesuffix(' %')) <= 8
+    write_run(tmp_path, 'CoLA', 0, 'other')
+    assert false_alarms.main(['other', '--runs-dir', str(tmp_path)]) == 2
+    assert 'no script has 16 runs of the same code' in capsys.readouterr().err
