@@ -12,7 +12,8 @@ dev files of GLUE the row's number from 0. Or it is one dev_predictions.tsv of a
 
 Gold are the task's dev files; --gold names another labelled file with the same columns, once for each dev file of the
 task (MNLI: matched, then mismatched). The scores are those of the script's score(), which gets labels as one-hot rows,
-and scores (within 0 and 5) as they are written: the scripts write three decimals.
+and scores as they are written, within 0 and 5. STSB.py writes three decimals and cuts what is outside: the scores of
+its files differ a little from those of its outputs.
 
 Exit status 0, or 2 where an answer is missing, doubled, of no row or not one of the task's.
 """
