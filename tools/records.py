@@ -37,7 +37,7 @@ class Record(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a run says of an example of dev. All but row and line are text."""
+    """What a run says of an example of dev. All but row, line and loss are text."""
     row: int
     label: str
     prediction: str
@@ -45,6 +45,14 @@ class Answer(NamedTuple):
     line: int
     text_a: str
     text_b: str
+    loss: float         # by the function that the run's model was compiled with; 0 where that is none of one output
+
+
+class Data(NamedTuple):
+    """What score() and answers() of a script use of the data, where there are no tokens."""
+    examples: list
+    labels: tuple
+    gold: np.ndarray = None     # (examples,) the labels' numbers, or the scores; None for test data
 
 
 # ---- Which runs ------------------------------------------------------------------------------------------------------
@@ -139,7 +147,7 @@ def read_answers(record):
         try:
             values = dict(zip(header, row, strict=True))
             answers.append(Answer(int(values['row']), values['label'], values['prediction'], values['file'],
-                                  int(values['line']), values['text_a'], values['text_b']))
+                                  int(values['line']), values['text_a'], values['text_b'], float(values['loss'])))
         except KeyError as error:
             raise UserError(f'{path}, line 1: no column {error}. The run is of an earlier version of this program, or '
                             'the file was edited: run it again with --fresh.') from error
