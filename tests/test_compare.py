@@ -26,7 +26,7 @@ def write_run(runs_dir, task, seed, name='', scores=(0.5,), answers='0110', gold
              'peak_gib': 1.5} for i, score in enumerate(scores, 1)]
     best = max(rows, key=lambda row: -1 if row['score'] is None else row['score'])
     (folder / 'metrics.json').write_text(json.dumps({'finished': finished, 'best': best, 'epochs': rows}))
-    lines = [(0, label, answer, row, 'dev.tsv', row + 1, f'text {row}', '')
+    lines = [(float(bool(name)), label, answer, row, 'dev.tsv', row + 1, f'text {row}', '')
              for row, (label, answer) in enumerate(zip(gold, answers, strict=True))]
     text = '\n'.join('\t'.join(map(str, line)) for line in [COLUMNS, *reversed(lines)]) + '\n'
     (folder / 'dev_predictions.tsv').write_text(text)

@@ -179,7 +179,7 @@ def changed_examples(task, pairs):
     """The Changed examples of a task, worst first. Raises UserError where two runs were not scored on the same dev."""
     is_score = not pairs[0][0].knobs.get('labels')
     answers = [[records.read_answers(run) for run in pair] for pair in pairs]
-    questions = [[answer._replace(prediction='') for answer in one] for pair in answers for one in pair]
+    questions = [[answer._replace(prediction='', loss=0.0) for answer in one] for pair in answers for one in pair]
     runs = [run for pair in pairs for run in pair]
     for run, asked in zip(runs, questions, strict=True):
         if asked != questions[0]:
