@@ -111,9 +111,8 @@ def make_pairs(baseline, idea, names):
     if not common:
         raise UserError(f'{names[0]} and {names[1]} have no script and seed in common: {list_of(ones)}; '
                         f'{list_of(others)}.')
-    notes = [f'{name} alone has {task} with seed {seed}: left out.'
-             for name, mine, theirs in ((names[0], ones, others), (names[1], others, ones))
-             for task, seed in sorted(set(mine) - set(theirs))]
+    notes = [f'{name} alone has {list_of(sorted(set(mine) - set(theirs)))}: left out.'
+             for name, mine, theirs in ((names[0], ones, others), (names[1], others, ones)) if set(mine) - set(theirs)]
     pairs = {}
     for task, seed in common:
         pairs.setdefault(task, []).append((ones[task, seed], others[task, seed]))
@@ -384,8 +383,8 @@ def compare_words(words, runs_dir, model, path):
     """Compare what two words mean, print it and write it. Raises UserError."""
     found = [records.find_runs([word], runs_dir, model) for word in words]
     comparison = compare(*(runs for runs, _ in found), tuple(words))
-    for word, (_, unfinished) in zip(words, found, strict=True):
-        comparison.notes.extend(f'{word}: {folder} is not finished: left out.' for folder in unfinished)
+    comparison.notes.extend(f'{word} has unfinished runs, left out: {", ".join(map(str, unfinished))}.'
+                            for word, (_, unfinished) in zip(words, found, strict=True) if unfinished)
     path = path or default_path(runs_dir, comparison)
     path.parent.mkdir(parents=True, exist_ok=True)
     print(write(comparison, path))
