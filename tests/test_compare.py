@@ -87,7 +87,7 @@ def test_few_unequal_and_undefined_runs(tmp_path, capsys):
                   labels=[], lr=seed)
     assert compare.main([str(tmp_path / 'a'), f'{tmp_path}/b/STSB/*-x', '--to', f'{tmp_path}/found']) == 0
     said = capsys.readouterr().out
-    assert 'STSB with seed 3 has a score that is not defined' in said
+    assert 'STSB seed 3: a score is not defined' in said
     assert 'with 2 seeds p cannot come below 0.5, whatever they show. Take 8 seeds.' in said
     assert f'lr differs: 1 in {tmp_path / "a"}, 1, 2 in ' in said
     assert 'mixes runs of STSB with different lr.' in said

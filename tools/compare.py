@@ -98,36 +98,38 @@ def by_task_and_seed(runs, name):
     return found
 
 
-def list_of(runs):
-    return ', '.join(f'{task} seed {seed}' for task, seed in runs)
-
-
 def make_pairs(baseline, idea, names):
-    """{task: its pairs (baseline's run, idea's run) by seed}, and notes on runs without a partner. Raises UserError."""
+    """{task: its pairs (baseline's run, idea's run) by seed}, and notes on runs that are left out. Raises UserError."""
     ones, others = by_task_and_seed(baseline, names[0]), by_task_and_seed(idea, names[1])
     if shared := {run.folder.resolve() for run in baseline} & {run.folder.resolve() for run in idea}:
         raise UserError(f'{sorted(shared)[0]} is in both sets.')
-    common = sorted(set(ones) & set(others))
-    if not common:
+    if not set(ones) & set(others):
         raise UserError(f'{names[0]} and {names[1]} have no script and seed in common: {list_of(ones)}; '
                         f'{list_of(others)}.')
-    notes = [f'{name} alone has {list_of(sorted(set(mine) - set(theirs)))}: left out.'
-             for name, mine, theirs in ((names[0], ones, others), (names[1], others, ones)) if set(mine) - set(theirs)]
-    pairs = {}
-    for task, seed in common:
-        pairs.setdefault(task, []).append((ones[task, seed], others[task, seed]))
-    for task in list(pairs):
-        undefined = [pair for pair in pairs[task] if any(math.isnan(getattr(run, epoch)['score'])
-                                                         for run in pair for epoch in EPOCHS)]
-        for pair in undefined:
-            notes.append(f'{task} with seed {pair[0].seed} has a score that is not defined, as where all answers are '
-                         'the same: left out.')
-            pairs[task].remove(pair)
-        if not pairs[task]:
-            del pairs[task]
+    notes = []
+    for name, mine, theirs in ((names[0], ones, others), (names[1], others, ones)):
+        if alone := set(mine) - set(theirs):
+            notes.append(f'{name} alone has {list_of(alone)}: left out.')
+    pairs, undefined = {}, []
+    for task, seed in sorted(set(ones) & set(others)):
+        pair = ones[task, seed], others[task, seed]
+        if is_defined(pair):
+            pairs.setdefault(task, []).append(pair)
+        else:
+            undefined.append((task, seed))
+    if undefined:
+        notes.append(f'{list_of(undefined)}: a score is not defined, as where all answers are the same: left out.')
     if not pairs:
         raise UserError('no pair has two scores that are defined.')
     return pairs, notes
+
+
+def list_of(runs):
+    return ', '.join(f'{task} seed {seed}' for task, seed in sorted(runs))
+
+
+def is_defined(pair):
+    return all(math.isfinite(getattr(run, epoch)['score']) for run in pair for epoch in EPOCHS)
 
 
 # ---- Tests -----------------------------------------------------------------------------------------------------------
