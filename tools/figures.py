@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-WIDTH, HEIGHT = 420, 270
-LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 52       # around the field
+WIDTH, FIELD = 420, 210                 # of a figure, and the height of its field
+LEFT, RIGHT, TOP = 54, 12, 10           # around the field
+LINE = 15                               # from one line of text to the next
 # Okabe and Ito 2008, "Color Universal Design": told apart with every kind of colour vision; without yellow, on white.
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#000000')
 DASHES = ('none', '7 4', '2 3', '9 3 2 3', '4 4', '12 4')
@@ -23,7 +24,7 @@ class Axes(NamedTuple):
     right: float
     bottom: float
     top: float
-    height: float = HEIGHT - TOP - BOTTOM
+    height: float = FIELD
 
     def x(self, value):
         return LEFT + (value - self.left) / (self.right - self.left) * (WIDTH - LEFT - RIGHT)
@@ -86,10 +87,6 @@ def reliability_diagram(groups, alt):
     axes = Axes(0, 100, 0, 100)
     content = [diagonal(axes, 0, 100)]
     for number, bins in groups:
-        for each in bins:
-            x, y, ideal = axes.x(100 * each.confidence), axes.y(100 * each.accuracy), axes.y(100 * each.confidence)
-            content.append(f'<path d="M{x:.1f} {ideal:.1f}V{y:.1f}" stroke="{colour(number)}" stroke-width="1.5" '
-                           f'opacity="0.5"/>')
         path = ' '.join(f'{axes.x(100 * each.confidence):.1f},{axes.y(100 * each.accuracy):.1f}' for each in bins)
         content.append(f'<polyline points="{path}" fill="none" stroke="{colour(number)}" stroke-width="1.5" '
                        f'stroke-dasharray="{dashes(number)}"/>')
@@ -135,15 +132,15 @@ def swatch(number):
 def svg(axes, content, x_ticks, x_label, y_label, alt, most_y_ticks=6):
     """The text of a figure. x_ticks: {place: lines of text}; content: elements in the field."""
     bottom, middle = TOP + axes.height, LEFT + (WIDTH - LEFT - RIGHT) / 2
-    height = bottom + BOTTOM
+    height = bottom + 10 + LINE * (1 + max(map(len, x_ticks.values()), default=1))
     frame = []
     for y in ticks(axes.bottom, axes.top, most=most_y_ticks):
         frame.append(f'<path d="M{LEFT} {axes.y(y):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>'
                      f'<text x="{LEFT - 6}" y="{axes.y(y) + 4:.1f}" text-anchor="end">{minus(y)}</text>')
     for x, lines in x_ticks.items():
         frame.append(f'<path d="M{axes.x(x):.1f} {bottom}v4" stroke="#555"/>')
-        frame += [f'<text x="{axes.x(x):.1f}" y="{bottom + 17 + 14 * i}" text-anchor="middle">{escape(line)}</text>'
-                  for i, line in enumerate(lines)]
+        frame += [f'<text x="{axes.x(x):.1f}" y="{bottom + 2 + LINE * i}" text-anchor="middle">{escape(line)}</text>'
+                  for i, line in enumerate(lines, 1)]
     frame.append(f'<path d="M{LEFT} {TOP}V{bottom}H{WIDTH - RIGHT}" fill="none" stroke="#555"/>')
     frame.append(f'<text x="{middle}" y="{height - 5}" text-anchor="middle">{escape(x_label)}</text>')
     frame.append(f'<text transform="translate(12 {TOP + axes.height / 2}) rotate(-90)" text-anchor="middle">'

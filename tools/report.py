@@ -20,6 +20,7 @@ import statistics
 import sys
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
@@ -46,13 +47,14 @@ a { color: #0b57a4; }
 nav ul { margin: 0; padding-left: 1.2rem; }
 .demo { background: #fff3cd; border: 1px solid #b58900; padding: 0.4rem 0.8rem; font-weight: bold; }
 .note { color: #444; font-size: 0.9rem; }
-.scroll { overflow-x: auto; margin: 0.6rem 0; }
+.scroll { overflow-x: auto; margin: 0 0 0.6rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: bold; padding: 0.2rem 0; }
+.caption { font-weight: bold; margin: 0.8rem 0 0.2rem; }
 th, td { border: 1px solid #bbb; padding: 0.2rem 0.55rem; text-align: right; overflow-wrap: normal; }
 th { background: #f1f1f1; }
-th[scope=row], td.text { text-align: left; font-weight: normal; }
-td.folder { text-align: left; min-width: 9rem; overflow-wrap: anywhere; }
+td, th[scope=row] { white-space: nowrap; }
+th[scope=row] { font-weight: normal; }
+th[scope=row], th:first-child, .text { text-align: left; }
 tr.more th { padding-left: 1.8rem; }
 tr.sum th { font-weight: bold; }
 .row { display: flex; flex-wrap: wrap; gap: 0.5rem 2rem; align-items: flex-start; }
@@ -71,15 +73,28 @@ code { font-size: 0.9em; }
 @page { margin: 14mm; }
 @media print {
   body { font-size: 10pt; max-width: none; padding: 0; }
-  section.task { break-before: page; }
+  section.task ~ section.task { break-before: page; }
+  .row { display: block; }
+  .row > * { display: inline-block; vertical-align: top; margin-right: 1rem; }
+  .row > figure { width: 46%; }
   .scroll { overflow: visible; }
   th, td { padding: 0.1rem 0.35rem; }
-  figure { flex-basis: 46%; }
-  figure, tr, li, blockquote, caption { break-inside: avoid; }
-  h2, h3, h4, caption, .legend { break-after: avoid; }
+  td.text, th[scope=row] { white-space: normal; overflow-wrap: anywhere; }
+  figure, tr, li, blockquote { break-inside: avoid; }
+  h2, h3, h4, .caption, .legend { break-after: avoid; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 '''
+
+
+class Words(str):
+    """A cell of a table with words, which stand at the left."""
+
+
+class Shaded(NamedTuple):
+    """A cell whose background is the darker the larger the share; black on it is legible."""
+    text: str
+    share: float
 
 
 # ---- Pieces of a page -----------------------------------------------------------------------------------------------
@@ -98,15 +113,24 @@ def paragraph(text, kind=''):
 
 
 def table(caption, head, rows, kinds=()):
-    """A table in a box of its own to scroll in. The first cell of a row is its header. A cell that is already HTML is a
-    tuple of one text. kinds: a class for each row."""
-    lines = [f'<tr>{"".join(f"<th>{escape(str(name))}</th>" for name in head)}</tr>']
+    """A table in a box of its own to scroll in. The first cell of a row is its header; numbers stand at the right.
+    kinds: a class for each row. The caption is outside, where it wraps on a narrow screen."""
+    lines = [f'<tr>{"".join(f"<th>{escape(name)}</th>" for name in head)}</tr>']
     for i, (first, *cells) in enumerate(rows):
-        kind = f' class="{kinds[i]}"' if kinds and kinds[i] else ''
-        others = ''.join(cell[0] if isinstance(cell, tuple) else f'<td>{escape(str(cell))}</td>' for cell in cells)
-        lines.append(f'<tr{kind}><th scope="row">{escape(str(first))}</th>{others}</tr>')
-    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-            f'<caption>{escape(caption)}</caption>{"".join(lines)}</table></div>')
+        kind = f' class="{kinds[i]}"' if kinds else ''
+        lines.append(f'<tr{kind}><th scope="row">{escape(str(first))}</th>{"".join(map(cell, cells))}</tr>')
+    label = f'aria-label="{escape(caption)}"'
+    return (f'<div>{paragraph(caption, "caption")}<div class="scroll" tabindex="0" role="region" {label}>'
+            f'<table {label}>{"".join(lines)}</table></div></div>')
+
+
+def cell(value):
+    """Of a table: a Shaded value, a text or a number."""
+    if isinstance(value, Shaded):
+        return f'<td style="background: rgb(0 114 178 / {0.5 * value.share:.2f})">{escape(value.text)}</td>'
+    if isinstance(value, Words):
+        return f'<td class="text">{escape(value)}</td>'
+    return f'<td>{escape(str(value))}</td>'
 
 
 def figure(svg_html, caption):
@@ -167,7 +191,7 @@ def scores(groups):
         for name in names:
             best = spread([record.best[name] for record in group.records])
             last = spread([record.last[name] for record in group.records])
-            rows.append([group.title, name, len(group.records), *best, *last])
+            rows.append([group.title, Words(name), len(group.records), *best, *last])
     head = ['runs of', 'metric', 'n runs', 'best epoch: median', 'max', 'std', 'last epoch: median', 'max', 'std']
     note = ('Scores are in percent. The best epoch of each run was chosen on dev by the metric (the mean where there '
             'are two), which flatters it a little; the last epoch was not chosen. std: standard deviation over the '
@@ -180,14 +204,15 @@ def each_run(groups, names):
     for group in groups:
         for record in group.records:
             minutes = sum(epoch['train_seconds'] + epoch['dev_seconds'] for epoch in record.epochs) / 60
-            rows.append([record.seed, (f'<td class="text">{escape(group.title)}</td>',), f'{record.best["epoch"]:g}',
+            rows.append([group.title, record.seed, f'{record.best["epoch"]:g}',
                          *(percent(record.best[name]) for name in names),
                          f'{record.last["epoch"]:g}', *(percent(record.last[name]) for name in names),
-                         f'{minutes:.1f}', (f'<td class="folder">{escape(str(record.folder))}</td>',)])
+                         f'{minutes:.1f}'])
             warnings += [paragraph(f'{record.folder}: the {which} epoch gives every dev example the same answer, '
                                    f'{epoch["same_answer"]}. Nothing was learned.')
                          for which, epoch in (('best', record.best), ('last', record.last)) if epoch['same_answer']]
-    head = ['seed', 'runs of', 'best epoch', *names, 'last epoch', *names, 'minutes', 'folder']
+    head = ['runs of', 'seed', 'best epoch', *(f'best: {name}' for name in names),
+            'last epoch', *(f'last: {name}' for name in names), 'minutes']
     caption = 'Every run: epochs, scores on dev in %, minutes of training and scoring'
     return table(caption, head, rows) + ''.join(warnings)
 
@@ -266,8 +291,8 @@ def files_of(dev):
 
 def confusion(dev):
     tables = []
-    for group in dev.groups:
-        for file, places in files_of(dev).items():
+    for file, places in files_of(dev).items():
+        for group in dev.groups:
             gold = np.tile(dev.gold[places], len(group.records))
             counts = confusion_matrix(gold, group.predictions[:, places].ravel(), labels=dev.labels)
             title = ', '.join(filter(None, (group.title, file)))
@@ -283,14 +308,11 @@ def confusion_table(caption, labels, counts):
     rows = []
     for label, of_label in zip(labels, counts, strict=True):
         total = of_label.sum()
-        rows.append([f'gold {label}', *((shaded(count, count / total if total else 0.0),) for count in of_label),
-                     f'{total:,}'])
+        shares = of_label / max(total, 1)
+        cells = [Shaded(f'{count:,} ({100 * share:.0f} %)', share)
+                 for count, share in zip(of_label, shares, strict=True)]
+        rows.append([f'gold {label}', *cells, f'{total:,}'])
     return table(caption, ['', *(f'answered {label}' for label in labels), 'all'], rows)
-
-
-def shaded(count, share):
-    """A cell whose background is the darker the larger the share; black on it is legible."""
-    return f'<td style="background: rgb(0 114 178 / {0.5 * share:.2f})">{count:,} ({100 * share:.0f} %)</td>'
 
 
 def calibration(dev):
@@ -309,22 +331,22 @@ def calibration(dev):
             errors = [analysis.calibration_error(analysis.reliability(*run))
                       for run in zip(confidence, right, strict=True)]
             title = ', '.join(filter(None, (group.title, file)))
-            rows.append([title, len(errors), len(places), percent(right.mean()), percent(confidence.mean()),
+            rows.append([title, len(errors), f'{len(places):,}', percent(right.mean()), percent(confidence.mean()),
                          percent(statistics.median(errors)), f'{percent(min(errors))} to {percent(max(errors))}'])
             bins = analysis.reliability(confidence, right)
             in_figure.append((i, bins))
             said += [f'{title}, confidence {percent(each.confidence)}: accuracy {percent(each.accuracy)} '
                      f'(n {each.count})' for each in bins]
-        pooled = f'{file}: ' if file else ''
-        drawn.append(figure(figures.reliability_diagram(in_figure, f'Reliability in percent. {"; ".join(said)}')
-                            + figures.confidence_histogram(in_figure, analysis.BINS, 'How many answers have which '
-                                                           'confidence; the numbers are those of the figure above.'),
-                            f'{pooled}accuracy by confidence in {analysis.BINS} bins of equal width, and how many '
-                            'answers are in each, pooled over the runs'))
+        of_file = f' ({file})' if file else ''
+        diagram = figures.reliability_diagram(in_figure, f'Reliability in percent. {"; ".join(said)}')
+        histogram = figures.confidence_histogram(in_figure, analysis.BINS, 'The share of the answers in each bin; the '
+                                                 'numbers are those of the reliability diagram.')
+        drawn += [figure(diagram, f'Reliability{of_file}: accuracy by confidence, pooled over the runs'),
+                  figure(histogram, f'Share of the answers in each bin of confidence{of_file}')]
     head = ['runs of', 'n runs', 'n examples', 'accuracy, mean', 'confidence, mean', 'ECE: median', 'lowest to highest']
     note = (f'Confidence: the softmax of the outputs, of the answer given. On the dashed diagonal it is right; below '
-            f'it the model is too sure. ECE: the expected calibration error of a run, {analysis.BINS} bins of equal '
-            'width (Guo et al. 2017, arXiv 1706.04599, section 2).')
+            f'it the model is too sure. A dot is a bin. ECE: the expected calibration error of a run, '
+            f'{analysis.BINS} bins of equal width (Guo et al. 2017, arXiv 1706.04599, section 2).')
     return (table('Calibration on dev, %', head, rows) + legend(dev.groups) + row(*drawn) + paragraph(note, 'note')
             + ''.join(unknown))
 
@@ -425,8 +447,8 @@ def mistakes(dev):
 def mistake_item(mistake, group):
     gold, answer = mistake.example.label, mistake.prediction
     if mistake.probability is not None:
-        gold = f'{gold} ({percent(mistake.gold_probability)} %)'
-        answer = f'{answer} ({percent(mistake.probability)} %)'
+        gold = f'{gold} ({percent(mistake.gold_probability)}\N{NO-BREAK SPACE}%)'
+        answer = f'{answer} ({percent(mistake.probability)}\N{NO-BREAK SPACE}%)'
     return item(mistake.example, f'gold {gold}, answered {answer}, wrong in {mistake.wrong} of '
                                  f'{counted(len(group.records), "run")}')
 
@@ -438,7 +460,7 @@ def miss_item(miss, group):
 
 def item(example, what):
     texts = [text for text in (example.text_a, example.text_b) if text]
-    where = f'{example.file}, line {example.line}'
+    where = f'{example.file}, line\N{NO-BREAK SPACE}{example.line}'
     return f'<li><p><b>{escape(what)}</b> <small>{escape(where)}</small></p>{"".join(map(quotation, texts))}</li>'
 
 
@@ -543,7 +565,10 @@ def provenance(command, records, unfinished):
         text = ', '.join(f'{name} {version}' for name, version in record.settings.get('versions', {}).items())
         where = f'{record.settings.get("device", "?")}, {record.settings.get("cores", "?")} cores'
         versions.setdefault(f'{text}; {where}', []).append(record)
-    lines = [f'<li>{counted(len(same), "run")}: {escape(text)}</li>' for text, same in versions.items()]
+    lines = []
+    for text, same in versions.items():
+        folders = ''.join(f'<li>{escape(str(record.folder))}</li>' for record in same)
+        lines.append(f'<li>{counted(len(same), "run")}: {escape(text)}<ul>{folders}</ul></li>')
     lines += [f'<li>Left out, not finished: {escape(str(folder))}</li>' for folder in unfinished]
     return (f'<section>{heading(2, "Where this comes from", "provenance")}<p><code>{escape(command)}</code></p>'
             f'<ul>{"".join(lines)}</ul></section>')
@@ -592,10 +617,10 @@ def groups_of(records, title=''):
     found = {}
     for record in records:
         found.setdefault((record.model, record.name), []).append(record)
-    if title and len(found) == 1:
-        return [analysis.Group(title, records)]
+    if len(found) == 1:
+        return [analysis.Group(title or f'{records[0].model} {records[0].name}'.strip(), records)]
     before = f'{title}: ' if title else ''
-    return [analysis.Group(f'{before}{model} {name or BASELINE if title else name}'.strip(), of_group)
+    return [analysis.Group(f'{before}{model} {name or BASELINE}', of_group)
             for (model, name), of_group in sorted(found.items())]
 
 
