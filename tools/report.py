@@ -54,7 +54,7 @@ th, td { border: 1px solid #bbb; padding: 0.2rem 0.55rem; text-align: right; ove
 th { background: #f1f1f1; }
 td, th[scope=row] { white-space: nowrap; }
 th[scope=row] { font-weight: normal; }
-th[scope=row], th:first-child, .text { text-align: left; }
+th[scope=row], th:first-child, th.text, td.text { text-align: left; }
 tr.more th { padding-left: 1.8rem; }
 tr.sum th { font-weight: bold; }
 .row { display: flex; flex-wrap: wrap; gap: 0.5rem 2rem; align-items: flex-start; }
@@ -70,6 +70,11 @@ ol.mistakes li { margin-bottom: 0.8rem; }
 ol.mistakes p { margin: 0.1rem 0; }
 blockquote { margin: 0.2rem 0; padding: 0.1rem 0.7rem; border-left: 3px solid #bbb; white-space: pre-wrap; }
 code { font-size: 0.9em; }
+@media (max-width: 30rem) {
+  table { font-size: 0.9rem; }
+  th, td { padding: 0.15rem 0.35rem; }
+  svg.figure text { font-size: 13.5px; }
+}
 @page { margin: 14mm; }
 @media print {
   body { font-size: 10pt; max-width: none; padding: 0; }
@@ -115,13 +120,18 @@ def paragraph(text, kind=''):
 def table(caption, head, rows, kinds=()):
     """A table in a box of its own to scroll in. The first cell of a row is its header; numbers stand at the right.
     kinds: a class for each row. The caption is outside, where it wraps on a narrow screen."""
-    lines = [f'<tr>{"".join(f"<th>{escape(name)}</th>" for name in head)}</tr>']
+    lines = [f'<tr>{"".join(map(head_cell, head))}</tr>']
     for i, (first, *cells) in enumerate(rows):
         kind = f' class="{kinds[i]}"' if kinds else ''
         lines.append(f'<tr{kind}><th scope="row">{escape(str(first))}</th>{"".join(map(cell, cells))}</tr>')
     label = f'aria-label="{escape(caption)}"'
     return (f'<div>{paragraph(caption, "caption")}<div class="scroll" tabindex="0" role="region" {label}>'
             f'<table {label}>{"".join(lines)}</table></div></div>')
+
+
+def head_cell(value):
+    kind = ' class="text"' if isinstance(value, Words) else ''
+    return f'<th{kind}>{escape(value)}</th>'
 
 
 def cell(value):
@@ -192,7 +202,8 @@ def scores(groups):
             best = spread([record.best[name] for record in group.records])
             last = spread([record.last[name] for record in group.records])
             rows.append([group.title, Words(name), len(group.records), *best, *last])
-    head = ['runs of', 'metric', 'n runs', 'best epoch: median', 'max', 'std', 'last epoch: median', 'max', 'std']
+    head = ['runs of', Words('metric'), 'n runs', 'best epoch: median', 'max', 'std',
+            'last epoch: median', 'max', 'std']
     note = ('Scores are in percent. The best epoch of each run was chosen on dev by the metric (the mean where there '
             'are two), which flatters it a little; the last epoch was not chosen. std: standard deviation over the '
             'runs (n - 1).')
@@ -234,18 +245,22 @@ def different(values):
 
 
 def learning_curves(groups):
-    """A figure for the loss and one for each metric. Where all runs were scored once, a column for each seed."""
+    """A figure for the loss and one for each metric; where all runs were scored once, by seed."""
     records = [record for group in groups for record in group.records]
+    scored_once = all(len(record.epochs) == 1 for record in records)
+    if scored_once and len(records) == 1:
+        loss = value_of(records[0].last, 'loss', 1)
+        return paragraph(f'One run, scored once, so there is no curve. Its training loss is {loss:.4f}, the mean of '
+                         'the epoch.')
     panels = [('loss', 'training loss (mean of the epoch)', 1)]
     panels += [(name, f'dev {name}, %', 100) for name in records[0].metrics]
-    if all(len(record.epochs) == 1 for record in records):
-        drawn = [figure(one_epoch(groups, *panel), f'{panel[1]}, after the only epoch') for panel in panels]
+    if scored_once:
+        drawn = [figure(one_epoch(groups, *panel), f'{panel[1]}, by seed') for panel in panels]
+        note = 'A dot is a run. All were scored once, at their end.'
     else:
         drawn = [figure(many_epochs(groups, *panel), f'{panel[1]}, by epoch') for panel in panels]
-    note = paragraph('A line is a run, its larger dot the best epoch.', 'note')
-    if all(len(record.epochs) == 1 for record in records):
-        note = paragraph('A dot is a run. All were scored once, at their end.', 'note')
-    return legend(groups) + row(*drawn) + note
+        note = 'A line is a run, its larger dot the best epoch.'
+    return legend(groups) + row(*drawn) + paragraph(note, 'note')
 
 
 def value_of(epoch, name, times):
@@ -369,7 +384,7 @@ def errors_by_score(dev):
         drawn.append(figure(figures.scatter(i, dev.gold.tolist(), group.predictions[best].tolist(), 'gold score',
                                             'predicted score', caption), caption))
     parts = analysis.by_score(dev.gold)
-    names = [f'{part.low:g} to {part.high:g}' for part in parts]
+    names = [span(part.low, part.high) for part in parts]
     signed = [group.predictions - dev.gold for group in dev.groups]
     drawn.append(by_part(dev, [abs(each) for each in signed], parts, names, 'mean absolute error, points',
                          'gold score', 'Mean absolute error by gold score'))
@@ -550,9 +565,9 @@ def task_section(dev, diagnostic_path):
         links.append(f'<a href="#{anchor}">{escape(title)}</a>')
         pieces.append(heading(3, title, anchor) + content_html)
     records = [record for group in dev.groups for record in group.records]
-    if any(record.knobs['demo'] for record in records):
-        pieces.insert(0, DEMO_NOTE)
     about = f'{counted(len(records), "run")}, {counted(len(dev.examples), "example")} in dev.'
+    if any(record.knobs['demo'] for record in records):
+        about += ' Demo: made-up data.'
     section = (f'<section class="task">{heading(2, dev.task, slug(dev.task))}{paragraph(about)}{"".join(pieces)}'
                '</section>')
     return f'<li><a href="#{slug(dev.task)}">{escape(dev.task)}</a>: {", ".join(links)}</li>', section
