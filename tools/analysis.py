@@ -107,9 +107,9 @@ def read_logits(record, count):
     if 'output_1' in arrays or 'lengths_0' in arrays:
         return None
     outputs = arrays['output_0']
-    if outputs.shape[:1] != (count,) or not np.isfinite(outputs).all():
-        raise UserError(f'{path}: an output of the shape {outputs.shape}, where finite numbers for {count} examples '
-                        'are expected. Run it again with --fresh.')
+    if outputs.shape[:1] != (count,) or outputs.dtype.kind != 'f' or not np.isfinite(outputs).all():
+        raise UserError(f'{path}: an output of the shape {outputs.shape} and type {outputs.dtype}, where finite floats '
+                        f'for {count} examples are expected. Run it again with --fresh.')
     return outputs
 
 
