@@ -315,4 +315,6 @@ def read_diagnostic_answers(record, diagnostic):
 def correlation(gold, answers):
     """Matthews correlation of several classes, from -1 to 1 (R_K, Gorodkin 2004; Wang et al. 2018, arXiv 1804.07461,
     section 4); 0 where the gold labels or the answers are all the same."""
+    if len({*gold, *answers}) == 1:
+        return 0.0          # scikit-learn's value, without its warning
     return float(matthews_corrcoef(gold, answers))
