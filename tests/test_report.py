@@ -180,6 +180,7 @@ def test_the_page_stands_alone(tmp_path):
     assert page.tags['figure'] == sum(name == 'role' and value == 'img' for name, value in page.attributes)
 
 
+@pytest.mark.filterwarnings('ignore:A single label')      # of the test's own call
 def test_diagnostic_by_phenomenon(tmp_path):
     write_mnli(tmp_path / 'runs', seed=1)
     write_mnli(tmp_path / 'runs', seed=2, rows=['entailment'] * 5)
@@ -273,10 +274,17 @@ def edit_label(root):
     path.write_text(path.read_text().replace('\t0\t0\t', '\tyes\t0\t'))
 
 
+def delete_times(root):
+    path = root / 'RTE' / 'minilm-seed1' / 'metrics.json'
+    path.write_text(path.read_text().replace('train_seconds', 'seconds'))
+
+
 @pytest.mark.parametrize('damage, argv, message', [
     (damage_npz, [], 'dev_outputs.npz: not read'),
     (damage_numbers, [], 'for 6 examples are expected'),
     (delete_answers, [], 'dev_predictions.tsv: No such file'),
+    (delete_times, [], 'metrics.json: an epoch without its number or times'),
+    (lambda root: write_run(root, seed=2, metrics=('f1',)), [], 'its metrics are f1, those of'),
     (edit_label, [], 'a label or a prediction is not 0 or 1'),
     (lambda root: write_run(root, seed=2, labels=('1', '0')), [], 'its labels are 1, 0'),
     (lambda root: write_run(root, seed=2, texts=TEXTS[::-1]), [], 'its dev texts or labels are not those'),

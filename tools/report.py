@@ -84,7 +84,7 @@ code { font-size: 0.9em; }
   .row > figure { width: 46%; }
   .scroll { overflow: visible; }
   th, td { padding: 0.1rem 0.35rem; }
-  td.text, th[scope=row] { white-space: normal; overflow-wrap: anywhere; }
+  td.text, th[scope=row] { white-space: normal; overflow-wrap: break-word; }
   figure, tr, li, blockquote { break-inside: avoid; }
   h2, h3, h4, .caption, .legend { break-after: avoid; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
@@ -221,7 +221,7 @@ def each_run(groups, names):
                          f'{minutes:.1f}'])
             warnings += [paragraph(f'{record.folder}: the {which} epoch gives every dev example the same answer, '
                                    f'{epoch["same_answer"]}. Nothing was learned.')
-                         for which, epoch in (('best', record.best), ('last', record.last)) if epoch['same_answer']]
+                         for which, epoch in (('best', record.best), ('last', record.last)) if epoch.get('same_answer')]
     head = ['runs of', 'seed', 'best epoch', *(f'best: {name}' for name in names),
             'last epoch', *(f'last: {name}' for name in names), 'minutes']
     caption = 'Every run: epochs, scores on dev in %, minutes of training and scoring'
@@ -488,7 +488,7 @@ def diagnostic_file(groups, given):
         return Path(given)
     for group in groups:
         for record in group.records:
-            path = Path(record.knobs['data_dir']) / 'diagnostic' / 'diagnostic-full.tsv'
+            path = Path(record.knobs.get('data_dir', '')) / 'diagnostic' / 'diagnostic-full.tsv'
             if path.is_file():
                 return path
     return None
@@ -557,6 +557,10 @@ def sections_of(dev, diagnostic_path):
     return found
 
 
+def is_demo(records):
+    return any(record.knobs.get('demo') for record in records)
+
+
 def task_section(dev, diagnostic_path):
     """(entry of the table of contents, section), both HTML."""
     links, pieces = [], []
@@ -566,7 +570,7 @@ def task_section(dev, diagnostic_path):
         pieces.append(heading(3, title, anchor) + content_html)
     records = [record for group in dev.groups for record in group.records]
     about = f'{counted(len(records), "run")}, {counted(len(dev.examples), "example")} in dev.'
-    if any(record.knobs['demo'] for record in records):
+    if is_demo(records):
         about += ' Demo: made-up data.'
     section = (f'<section class="task">{heading(2, dev.task, slug(dev.task))}{paragraph(about)}{"".join(pieces)}'
                '</section>')
@@ -599,7 +603,7 @@ def page(devs, diagnostic_paths, comparison_html, provenance_html, records):
         entries.insert(0, '<li><a href="#comparison">Comparison</a></li>')
         comparison_html = f'<section>{heading(2, "Comparison", "comparison")}{comparison_html}</section>'
     entries.append('<li><a href="#provenance">Where this comes from</a></li>')
-    demo = DEMO_NOTE if any(record.knobs['demo'] for record in records) else ''
+    demo = DEMO_NOTE if is_demo(records) else ''
     policy = "default-src 'none'; style-src 'unsafe-inline'"        # a browser loads nothing, whatever a text holds
     return f'''<!DOCTYPE html>
 <html lang="en">
