@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 WIDTH, FIELD = 420, 210                 # of a figure, and the height of its field
-LEFT, RIGHT, TOP = 62, 10, 10           # around the field
+LEFT, RIGHT, TOP = 62, 16, 10           # around the field
 LINE = 15                               # from one line of text to the next
 # Okabe and Ito 2008, "Color Universal Design": told apart with every kind of colour vision; without yellow, on white.
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#000000')

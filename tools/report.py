@@ -205,8 +205,8 @@ def scores(groups):
     head = ['runs of', Words('metric'), 'n runs', 'best epoch: median', 'max', 'std',
             'last epoch: median', 'max', 'std']
     note = ('Scores are in percent. The best epoch of each run was chosen on dev by the metric (the mean where there '
-            'are two), which flatters it a little; the last epoch was not chosen. std: standard deviation over the '
-            'runs (n - 1).')
+            'are two), which flatters it a little; the last epoch was not chosen. std: sample standard deviation '
+            'over the runs.')
     return table('Scores on dev over all seeds, %', head, rows) + paragraph(note, 'note') + each_run(groups, names)
 
 
