@@ -85,7 +85,7 @@ code { font-size: 0.9em; }
   .scroll { overflow: visible; }
   th, td { padding: 0.1rem 0.35rem; }
   td.text, th[scope=row] { white-space: normal; overflow-wrap: break-word; }
-  figure, tr, li, blockquote { break-inside: avoid; }
+  figure, tr, ol.mistakes li, blockquote { break-inside: avoid; }
   h2, h3, h4, .caption, .legend { break-after: avoid; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
