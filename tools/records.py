@@ -2,14 +2,18 @@
 
 import glob
 import math
+import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from engine.files import METRICS, UserError, metric_names, read_json, read_lines
+from engine.files import METRICS, UserError, first_line, metric_names, read_json, read_lines
 
 BASELINE = 'baseline'       # how the runs without a --name are called
+# What NumPy and zipfile raise for a damaged .npz; TypeError and AttributeError: for a .npy, which is no container.
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError, TypeError, AttributeError)
 
 
 class Record(NamedTuple):
@@ -171,6 +175,6 @@ def read_outputs(record, stem='dev'):
     except KeyError as error:
         raise UserError(f'{path}: it does not say which texts it is for: the run is of an earlier version of this '
                         'program. Run it again with --fresh.') from error
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f'{path}: not read: {error}.') from error
+    except UNREADABLE as error:
+        raise UserError(f'{path}: not read: {first_line(error)}. Run it again with --fresh.') from error
     return arrays
