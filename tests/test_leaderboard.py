@@ -73,7 +73,8 @@ assert not list(results.iterdir())      # nobody else's
 for path in (folder, results):
     (path / f'{task}.tsv').write_text(f'seed {seed}')
 (folder / 'dev_predictions.tsv').write_text(
-    'label\\tprediction\\trow\\tfile\\tline\\ttext_a\\ttext_b\\n' + f'1\\t{int(gain > 0)}\\t0\\tdev.tsv\\t1\\tA\\t\\n')
+    'loss\\tlabel\\tprediction\\trow\\tfile\\tline\\ttext_a\\ttext_b\\n'
+    f'0\\t1\\t{int(gain > 0)}\\t0\\tdev.tsv\\t1\\tA\\t\\n')
 write('metrics.json', {'finished': True, 'best': best, 'last': rows[-1], 'epochs': rows})
 note('end')
 '''
@@ -238,8 +239,8 @@ def test_an_idea_runs_beside_its_baseline(here, capsys):
     assert not (here / 'scratch').exists()
     table = (here / 'runs' / 'compare-m-baseline-gain.md').read_text()
     assert table in said
-    assert '| CoLA | mcc | best | 8 | 24.5 | 34.5 | **+10.0** | +10.0 to +10.0 | 0.008 |' in table
-    assert '| all | mean of the tasks | last | 16 | 10.0 | 20.0 | **+10.0** |' in table
+    assert '| CoLA | mcc | best | 8 | 24.5 | 34.5 | +10.0 | +10.0 to +10.0 | 0.008 |' in table
+    assert '| all | mean of the tasks | last | 16 | 10.0 | 20.0 | +10.0 |' in table
     assert '- Code differs: gain.\n' in table
     assert (here / 'results' / 'RTE.tsv').read_text() == 'seed 8'
     assert (here / 'results' / 'gain' / 'RTE.tsv').read_text() == 'seed 8'
@@ -255,7 +256,7 @@ def test_an_idea_runs_beside_its_baseline(here, capsys):
     # an edit of the scripts themselves: only the named runs can be run
     (here / 'RTE.py').write_text(before[here / 'RTE.py'].replace('gain = 0\n', 'gain = 0.2\n'))
     assert leaderboard.main(['RTE', '--model=m', '--seeds=9', '--name=mine']) == 1      # there are no scores of seed 9
-    assert '| RTE | mcc | best | 8 | 24.5 | 44.5 | **+20.0** |' in capsys.readouterr().out
+    assert '| RTE | mcc | best | 8 | 24.5 | 44.5 | +20.0 |' in capsys.readouterr().out
 
 
 def test_transfer_starts_from_the_best_mnli_run(here, capsys):

@@ -143,7 +143,7 @@ def test_mistakes_of_most_runs_come_first(tmp_path):
 
 def test_groups_of_texts():
     assert analysis.words('Don\'t 今天 go_on, 2.5') == ['don', 't', '今', '天', 'go_on', '2', '5']
-    example = Answer(0, '', '', '', 1, 'a b c', 'B c d e')
+    example = Answer(0, '', '', '', 1, 'a b c', 'B c d e', 0.0)
     assert analysis.length(example) == 7
     assert analysis.overlap(example) == pytest.approx(2 / 5)
     parts = analysis.quartiles([1, 1, 1, 1, 1, 2, 3, 4])
@@ -248,6 +248,9 @@ def test_two_sets_side_by_side(tmp_path):
     page = make(tmp_path, 'baseline', '--against', 'idea')
     assert [row[0] for row in page.tables['Scores on dev over all seeds, %']] == ['runs of', 'baseline', 'idea']
     assert {'baseline: 6 examples, 2 runs', 'idea: 6 examples, 2 runs'} <= set(page.tables)
+    head, best, last = page.tables['Scores on dev, in points']
+    assert (head[4:6], best[2:4], last[2:4]) == (['baseline', 'idea'], ['best', '2'], ['last', '2'])
+    assert 'with 2 seeds p cannot come below 0.5' in page.text
 
 
 def test_other_answers_have_scores_only(tmp_path):

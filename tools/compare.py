@@ -219,10 +219,11 @@ def option_notes(pairs, names):
             mixed = [task for task, task_pairs in pairs.items()
                      if len(values_of([pair[side] for pair in task_pairs], name)) > 1]
             notes += [f'{set_name} mixes runs of {task} with different {name}.' for task in mixed]
-    files = sorted({file for one, other in zip(baseline, idea, strict=True)
-                    for file in {*one.settings['source_sha256'], *other.settings['source_sha256']}
-                    if one.settings['source_sha256'].get(file) != other.settings['source_sha256'].get(file)})
-    notes += [f'Code differs: {", ".join(files)}.'] if files else []
+    files = set()
+    for one, other in zip(baseline, idea, strict=True):
+        before, after = one.settings.get('source_sha256', {}), other.settings.get('source_sha256', {})
+        files |= {file for file in before | after if before.get(file) != after.get(file)}
+    notes += [f'Code differs: {", ".join(sorted(files))}.'] if files else []
     for name in ('versions', 'device', 'cores'):
         if any(one.settings.get(name) != other.settings.get(name) for one, other in zip(baseline, idea, strict=True)):
             notes.append(f'The runs of a pair differ in {name}: costs do not compare, and scores may differ '
@@ -290,31 +291,47 @@ def interval(bounds):
 def cells(found):
     """Of an Outcome, from the number of pairs on."""
     student = f'{interval(found.student[:2])}, p {p_value(found.student[2])}' if found.student else ''
-    return [found.pairs, f'{found.baseline:.1f}', f'{found.idea:.1f}', f'**{points(found.difference)}**',
+    return [found.pairs, f'{found.baseline:.1f}', f'{found.idea:.1f}', points(found.difference),
             interval(found.interval), p_value(found.p), student, f'{found.wins} / {found.losses}',
             '' if found.noticeable is None else f'{found.noticeable:.1f}']
 
 
-def markdown(comparison):
-    """The comparison as text: tables, sentences, notes."""
-    baseline, idea = comparison.names
+def score_table(comparison):
+    """(head, rows): two rows a task, two for all."""
+    head = ['task', 'metric', 'epoch', 'pairs', *comparison.names, 'difference', '95 % interval', 'p', "Student's",
+            'wins / losses', 'noticeable']
     rows = []
     for task, found in comparison.tasks.items():
         rows += [[task, found.metric, epoch, *cells(found.outcomes[epoch])] for epoch in EPOCHS]
     if comparison.overall:
         rows += [['all', 'mean of the tasks', epoch, *cells(comparison.overall[epoch])] for epoch in EPOCHS]
-    scores = markdown_table(['task', 'metric', 'epoch', 'pairs', baseline, idea, 'difference', '95 % interval', 'p',
-                             "Student's", 'wins / losses', 'noticeable'], rows)
-    costs = markdown_table(
-        ['task', 'training time', 'peak memory', 'examples mended / broken', "McNemar's exact p (second opinion)"],
-        [[task, times(found.time_ratio), times(found.memory_ratio), f'{found.mended} / {found.broken}',
-          '' if found.mcnemar_p is None else p_value(found.mcnemar_p)] for task, found in comparison.tasks.items()])
-    sentences = [sentence(task, idea, found.outcomes['best'], found.time_ratio)
-                 for task, found in comparison.tasks.items()]
+    return head, rows
+
+
+def cost_table(comparison):
+    """(head, rows): a row a task."""
+    head = ['task', 'training time', 'peak memory', 'examples mended / broken', "McNemar's exact p (second opinion)"]
+    rows = []
+    for task, found in comparison.tasks.items():
+        mcnemar = '' if found.mcnemar_p is None else p_value(found.mcnemar_p)
+        rows.append([task, times(found.time_ratio), times(found.memory_ratio), f'{found.mended} / {found.broken}',
+                     mcnemar])
+    return head, rows
+
+
+def conclusions(comparison):
+    """A sentence for each task, and one for all."""
+    idea = comparison.names[1]
+    said = [sentence(task, idea, found.outcomes['best'], found.time_ratio) for task, found in comparison.tasks.items()]
     if comparison.overall:
-        sentences.append(sentence('all tasks', idea, comparison.overall['best']))
+        said.append(sentence('all tasks', idea, comparison.overall['best']))
+    return said
+
+
+def legend():
+    """How the tables are to be read."""
     resamples, power = f'{significance.RESAMPLES:,}', f'{100 * significance.POWER:.0f}'
-    legend = [
+    return [
         f'Scores on dev, in points. 95 % interval and p: the paired permutation test, two-sided, exact up to '
         f'{significance.EXACT} pairs, beyond with {resamples} assignments of signs at random.',
         'The best epoch is chosen on dev in both sets.',
@@ -322,9 +339,18 @@ def markdown(comparison):
         'An example is mended where more seeds answer it right with the idea than without (a score: closer). '
         "McNemar's test, on these counts, asks whether these very runs differ, not whether other seeds would: it does "
         'not replace the permutation test.']
-    title = f'# {idea} against {baseline}, {" and ".join(comparison.models)}'
-    return '\n'.join([title, '', scores, costs, *(f'- {line}' for line in sentences), '',
-                      *(f'- {line}' for line in comparison.notes + legend)]) + '\n'
+
+
+def title(comparison):
+    baseline, idea = comparison.names
+    return f'{idea} against {baseline}, {" and ".join(comparison.models)}'
+
+
+def markdown(comparison):
+    """The comparison as text: tables, sentences, notes."""
+    return '\n'.join([f'# {title(comparison)}', '', markdown_table(*score_table(comparison)),
+                      markdown_table(*cost_table(comparison)), *(f'- {line}' for line in conclusions(comparison)), '',
+                      *(f'- {line}' for line in comparison.notes + legend())]) + '\n'
 
 
 def times(value):
@@ -335,8 +361,9 @@ def sentence(task, idea, found, time_ratio=None):
     """What can be said of an Outcome, as for a paper."""
     bounds = f', 95 % interval {interval(found.interval)}' if found.interval else ''
     cost = f', at {time_ratio:.1f} times the training time' if time_ratio else ''
+    sign = '' if found.p < 0.001 else '= '
     said = f'{task}: {idea} {found.idea:.1f} against {found.baseline:.1f}, {points(found.difference)} points{bounds} ' \
-           f'(paired permutation test, p {p_value(found.p)}, {found.pairs} pairs){cost}.'
+           f'(paired permutation test, p {sign}{p_value(found.p)}, {found.pairs} pairs){cost}.'
     if found.p <= significance.LEVEL:
         return f'{said} It {"helps" if found.difference > 0 else "harms"}.'
     missed = ''

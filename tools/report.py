@@ -27,7 +27,7 @@ from sklearn.metrics import confusion_matrix
 
 import config
 from engine.files import UserError, show_value, status_of, write_file
-from tools import analysis, figures
+from tools import analysis, compare, figures
 from tools.records import BASELINE, find_runs
 
 MISTAKES = 20           # shown of each group of runs
@@ -534,9 +534,15 @@ def diagnostic_row(name, labelled, answered, members):
 # ---- The page -------------------------------------------------------------------------------------------------------
 
 
-def comparison(baseline, idea):
-    """What the statistics say of the two sets of records, as HTML: nothing yet."""
-    return ''
+def comparison(baseline, idea, names):
+    """What the statistics say of the two sets of records, as HTML. Raises UserError."""
+    found = compare.compare(baseline, idea, names)
+    pieces = [paragraph(line) for line in compare.conclusions(found)]
+    for caption, (head, rows) in (('Scores on dev, in points', compare.score_table(found)),
+                                  ('Cost, and examples that change', compare.cost_table(found))):
+        pieces.append(table(caption, head, rows))
+    notes = ''.join(f'<li>{escape(line)}</li>' for line in found.notes + compare.legend())
+    return f'{"".join(pieces)}<ul class="note">{notes}</ul>'
 
 
 def sections_of(dev, diagnostic_path):
@@ -678,7 +684,7 @@ def report(args, command):
             raise UserError(f'{sorted(both)[0]}: this run is on both sides of --against.')
         unfinished = unfinished + also_unfinished
         sides = [(' '.join(args.runs) or 'all runs', records), (args.against, others)]
-        shared_html = comparison(records, others)
+        shared_html = comparison(records, others, [title for title, _ in sides])
     everything = [record for _, of_side in sides for record in of_side]
     devs, diagnostic_paths = [], {}
     for task in in_order({record.task for record in everything}):
