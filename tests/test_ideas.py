@@ -22,7 +22,7 @@ from snippets import keras, tf
 PATCHES = sorted((config.ROOT / 'ideas').glob('*.patch'))
 FIT_FOR_STSB = ['average_last', 'ema', 'last4', 'multi_dropout', 'reinit']
 TRAINED = [(patch, name) for patch in PATCHES
-           for name in ('CoLA', 'MNLI', *(['STSB'] if patch.stem in FIT_FOR_STSB else []))]
+           for name in ('CoLA', 'STSB' if patch.stem in FIT_FOR_STSB else 'MNLI')]
 
 
 def apply(patch, name, folder):
@@ -113,8 +113,8 @@ def test_the_patched_script_trains(patch, name, tmp_path, tiny_bert, monkeypatch
     np.testing.assert_allclose(np.load(folder / 'dev_outputs.npz')['output_0'], outputs, atol=1e-5)
     if patch.stem == 'average_last':
         for key, value in saved.items():
-            ends = [weights[step][key].astype(np.float64) for step in (4, 8) if step <= metrics['best']['update']]
-            np.testing.assert_allclose(value, np.mean(ends, 0), atol=1e-7)
+            ends = [end[key] for end in recorder.after_scoring[:metrics['best']['epoch']]]
+            np.testing.assert_allclose(value, np.mean(ends, 0, np.float64), atol=1e-6)
     if patch.stem == 'ema':
         for key, average in weights[0].items():
             for step in weights[1:metrics['best']['update'] + 1]:
@@ -123,7 +123,8 @@ def test_the_patched_script_trains(patch, name, tmp_path, tiny_bert, monkeypatch
     if patch.stem in ('average_last', 'ema'):
         for after, step in zip(recorder.after_scoring, (4, 8), strict=True):
             for key in after:
-                np.testing.assert_array_equal(after[key], weights[step][key])
+                if patch.stem == 'ema' or 'word_embeddings' not in key:     # whose other rows decay before scoring
+                    np.testing.assert_array_equal(after[key], weights[step][key])
 
 
 # ---- What they compute ----------------------------------------------------------------------------------------------
