@@ -12,6 +12,7 @@ from sklearn.metrics import matthews_corrcoef
 
 import config
 from tools import analysis, report
+from tools.page import MOST_CHARACTERS
 from tools.records import Answer
 
 TEXTS = [('A dog ran home', 'A dog ran'), ('One two three four five', 'Six'), ('The cat', 'The cat'), ('Up', 'Down'),
@@ -165,7 +166,7 @@ def test_texts_are_shown_as_texts(tmp_path):
         assert page.text.count(nasty[row]) == 2
     long = 'x' * 10_000
     write_run(tmp_path / 'long', texts=[(long, '')] * 6)
-    assert f'{"x" * report.MOST_CHARACTERS} … (10,000 characters)' in make(tmp_path / 'long').text
+    assert f'{"x" * MOST_CHARACTERS} … (10,000 characters)' in make(tmp_path / 'long').text
 
 
 def test_the_page_stands_alone(tmp_path):
