@@ -47,7 +47,7 @@ def write_run(root, task='RTE', seed=1, name='', labels=('0', '1'), texts=TEXTS,
         answers = [labels[i] for i in outputs.argmax(-1)]
     lines = ['loss\tlabel\tprediction\trow\tfile\tline\ttext_a\ttext_b']
     for i, (a, b) in reversed(list(enumerate(texts))):
-        lines.append('\t'.join(['0.5', gold[i], answers[i], str(i), files[i % len(files)], str(i + 2), a, b]))
+        lines.append('\t'.join([f'{seed / 8}', gold[i], answers[i], str(i), files[i % len(files)], str(i + 2), a, b]))
     (folder / 'dev_predictions.tsv').write_text('\n'.join(lines) + '\n')
     np.savez(folder / 'dev_outputs.npz', output_0=outputs, texts_sha256=np.array('0' * 64))
     return folder

@@ -60,7 +60,7 @@ def read_dev(task, groups):
             if of_record != of_first:
                 raise UserError(f'{record}: its {what} are {", ".join(of_record) or "none"}, those of {first} '
                                 f'{", ".join(of_first) or "none"}. Report on them one by one.')
-        if list(map(question, answers[str(record)])) != list(map(question, answers[str(first)])):
+        if questions(answers[str(record)]) != questions(answers[str(first)]):
             raise UserError(f'{record}: its dev texts or labels are not those of {first}. Report on them one by one.')
     labels, examples = labels_of(first), answers[str(first)]
     everything = [answer for each in answers.values() for answer in each]
@@ -95,9 +95,8 @@ def labels_of(record):
     return list(record.knobs.get('labels', ()))
 
 
-def question(answer):
-    """An Answer without what the run says."""
-    return answer._replace(prediction='')
+def questions(answers):
+    return [answer.question for answer in answers]
 
 
 def kind_of(labels, answers):

@@ -180,21 +180,22 @@ def changed_examples(task, pairs):
     """The Changed examples of a task, worst first. Raises UserError where two runs were not scored on the same dev."""
     is_score = not pairs[0][0].knobs.get('labels')
     answers = [[records.read_answers(run) for run in pair] for pair in pairs]
-    questions = [[answer._replace(prediction='', loss=0.0) for answer in one] for pair in answers for one in pair]
-    runs = [run for pair in pairs for run in pair]
-    for run, asked in zip(runs, questions, strict=True):
-        if asked != questions[0]:
-            raise UserError(f'{runs[0]} and {run} were not scored on the same dev examples.')
+    examples = answers[0][0]
+    questions = [example.question for example in examples]
+    for pair, of_pair in zip(pairs, answers, strict=True):
+        for run, of_run in zip(pair, of_pair, strict=True):
+            if [answer.question for answer in of_run] != questions:
+                raise UserError(f'{pairs[0][0]} and {run} were not scored on the same dev examples.')
     changed = []
-    for row, question in enumerate(questions[0]):
+    for row, example in enumerate(examples):
         said = [[one[row].prediction for one in pair] for pair in answers]
-        errors = np.array([[error_of(question, prediction, is_score) for prediction in pair] for pair in said])
+        errors = np.array([[error_of(example, prediction, is_score) for prediction in pair] for pair in said])
         change = errors[:, 1] - errors[:, 0]
         if change.any():
             before, after = (' '.join(side) for side in zip(*said, strict=True))
             mended, broken = int((change < 0).sum()), int((change > 0).sum())
-            changed.append(Changed(task, round(float(change.mean()), 4), mended, broken, question.label, before, after,
-                                   question.file, question.line, question.text_a, question.text_b))
+            changed.append(Changed(task, round(float(change.mean()), 4), mended, broken, example.label, before, after,
+                                   example.file, example.line, example.text_a, example.text_b))
     return sorted(changed, key=lambda example: (-example.change, -example.broken, example.file, example.line))
 
 
@@ -290,7 +291,7 @@ def interval(bounds):
 
 def cells(found):
     """Of an Outcome, from the number of pairs on."""
-    student = f'{interval(found.student[:2])}, p {p_value(found.student[2])}' if found.student else ''
+    student = interval(found.student[:2]) if found.student else ''
     return [found.pairs, f'{found.baseline:.1f}', f'{found.idea:.1f}', points(found.difference),
             interval(found.interval), p_value(found.p), student, f'{found.wins} / {found.losses}',
             '' if found.noticeable is None else f'{found.noticeable:.1f}']
@@ -298,8 +299,8 @@ def cells(found):
 
 def score_table(comparison):
     """(head, rows): two rows a task, two for all."""
-    head = ['task', 'metric', 'epoch', 'pairs', *comparison.names, 'difference', '95 % interval', 'p', "Student's",
-            'wins / losses', 'noticeable']
+    head = ['task', 'metric', 'epoch', 'pairs', *comparison.names, 'difference', '95 % interval', 'p',
+            "Student's interval", 'wins / losses', 'noticeable']
     rows = []
     for task, found in comparison.tasks.items():
         rows += [[task, found.metric, epoch, *cells(found.outcomes[epoch])] for epoch in EPOCHS]

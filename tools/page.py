@@ -10,7 +10,7 @@ from typing import NamedTuple
 MOST_CHARACTERS = 700   # shown of a text
 
 STYLE = '''
-body { margin: 0 auto; max-width: 62rem; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a;
+body { margin: 0 auto; max-width: 68rem; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a;
        background: #fff; overflow-wrap: anywhere; }
 h1, h2, h3, h4 { line-height: 1.25; margin: 1.6em 0 0.5em; }
 h1 { margin-top: 0.3em; }

@@ -51,6 +51,11 @@ class Answer(NamedTuple):
     text_b: str
     loss: float         # by the function that the run's model was compiled with; 0 where that is none of one output
 
+    @property
+    def question(self):
+        """What was asked, without what the run says."""
+        return self.row, self.label, self.file, self.line, self.text_a, self.text_b
+
 
 class Data(NamedTuple):
     """What score() and answers() of a script use of the data, where there are no tokens."""
