@@ -4,11 +4,13 @@
 
 Runs of one script and the same code, which differ in their seeds alone, are drawn at random and put into two sets of 8
 and of 16 pairs. At a level of 5 % about 5 % of the comparisons may come out significant: 4.7 % is the most that 8 pairs
-can give, as their p values are multiples of 2/256; ties give less.
+can give, as their p values are multiples of 2/256; ties give less. As the draw makes the signs random, the permutation
+test cannot do otherwise unless its code is wrong; what Student's t does on such scores is open.
 """
 
 import argparse
 import json
+import math
 import sys
 
 import numpy as np
@@ -39,6 +41,9 @@ def check(words, runs_dir, model, draws):
     runs, _ = records.find_runs(words, runs_dir, model)
     scores_of_kind = {}
     for run in runs:
+        if math.isnan(run.best['score']):
+            print(f'{run}: its score is not defined: left out.')
+            continue
         options = {name: value for name, value in run.knobs.items() if name not in (*config.FREE, 'seed')}
         kind = (run.task, run.name, json.dumps([run.settings['source_sha256'], options], sort_keys=True))
         scores_of_kind.setdefault(kind, []).append(100 * run.best['score'])

@@ -23,7 +23,7 @@ def write_run(runs_dir, task, seed, name='', scores=(0.5,), answers='0110', gold
         'task': task, 'knobs': knobs, 'source_sha256': {f'{task}.py': name}, 'versions': {}, 'device': 'CPU',
         'cores': 2}))
     rows = [{'epoch': i, 'loss': 1.0, 'mcc': score, 'score': score, 'train_seconds': 10.0 * (1 + bool(name)),
-             'peak_gib': 1.5} for i, score in enumerate(scores, 1)]
+             'dev_seconds': 1.0, 'peak_gib': 1.5} for i, score in enumerate(scores, 1)]
     best = max(rows, key=lambda row: -1 if row['score'] is None else row['score'])
     (folder / 'metrics.json').write_text(json.dumps({'finished': finished, 'best': best, 'epochs': rows}))
     lines = [(float(bool(name)), label, answer, row, 'dev.tsv', row + 1, f'text {row}', '')
@@ -68,13 +68,13 @@ def test_the_comparison(tmp_path, capsys):
 
     # worst first: seeds 7 and 8 break the first example, seeds 1 to 6 mend the last one of 8 that all answered wrong
     rows = [row for row in read_tsv(tmp_path / 'compare-m-baseline-x.tsv') if row['task'] == 'CoLA']
-    assert [(row['line'], row['broken'], row['mended'], row['change']) for row in rows] == [
+    assert [(row['line'], row['seeds_broken'], row['seeds_mended'], row['change']) for row in rows] == [
         ('1', '2', '0', '0.25'), ('3', '2', '3', '-0.125'), ('4', '0', '6', '-0.75')]
     assert (rows[2]['baseline'], rows[2]['idea']) == ('0 0 0 0 0 0 0 0', '1 1 1 1 1 1 0 0')
     task = found['tasks']['CoLA']
     assert (task['mended'], task['broken'], task['mcnemar_p']) == (2, 1, 1)
     for note in ('baseline alone has CoLA seed 9: left out.', 'm-seed10-x.\n',
-                 'Code differs: CoLA.py, RTE.py.', 'By chance alone, one or more of 2 tests'):
+                 'CoLA: code differs: CoLA.py.', 'By chance alone, one or more of 2 tests'):
         assert note in said
     assert 'epochs differs' not in said
     assert (tmp_path / 'compare-m-baseline-x.md').read_text() in said
@@ -87,13 +87,13 @@ def test_few_unequal_and_undefined_runs(tmp_path, capsys):
                   labels=[], lr=seed)
     assert compare.main([str(tmp_path / 'a'), f'{tmp_path}/b/STSB/*-x', '--to', f'{tmp_path}/found']) == 0
     said = capsys.readouterr().out
-    assert 'STSB seed 3: a score is not defined' in said
-    assert 'with 2 seeds p cannot come below 0.5, whatever they show. Take 8 seeds.' in said
-    assert f'lr differs: 1 in {tmp_path / "a"}, 1, 2 in ' in said
-    assert 'mixes runs of STSB with different lr.' in said
-    assert '| STSB | mcc | best | 2 | 50.0 | 70.0 | +20.0 | too few pairs | 0.500 |  | 2 / 0 |' in said
+    assert 'STSB seed 3: a score that is not defined, as where all answers are the same, counts as 0.' in said
+    assert 'with 3 seeds p cannot come below 0.25, whatever they show. Take 8 seeds.' in said
+    assert f'STSB: lr differs: 1 in {tmp_path / "a"}, 1 and 2 and 3 in ' in said
+    assert '| STSB | mcc | best | 3 | 50.00 | 46.67 | -3.33 | too few pairs | 1.000 |' in said
     row, = read_tsv(tmp_path / 'found.tsv')         # half a point off, now 0.3
-    assert (row['change'], row['mended'], row['baseline'], row['idea']) == ('-0.2', '2', '1.0 1.0', '1.2 1.2')
+    assert (row['change'], row['seeds_mended']) == ('-0.2', '3')
+    assert (row['baseline'], row['idea']) == ('1.0 1.0 1.0', '1.2 1.2 1.2')
     assert json.loads((tmp_path / 'found.json').read_text())['tasks']['STSB']['mcnemar_p'] is None
 
 
@@ -143,3 +143,30 @@ def test_runs_of_the_same_code_are_seldom_different(tmp_path, capsys):
     write_run(tmp_path, 'CoLA', 0, 'other')
     assert false_alarms.main(['other', '--runs-dir', str(tmp_path)]) == 2
     assert 'no script has 16 runs of the same code' in capsys.readouterr().err
+
+
+def test_the_verdict_is_of_both_epochs(tmp_path, capsys):
+    for seed in range(1, 9):
+        write_run(tmp_path, 'RTE', seed, scores=[0.5, 0.4])
+        write_run(tmp_path, 'RTE', seed, 'both', scores=[0.6, 0.5 - seed / 1000])
+        write_run(tmp_path, 'RTE', seed, 'best', scores=[0.6, 0.4])
+    words = {'both': 'It helps.', 'best': 'Significant at the best epoch only'}
+    for name, verdict in words.items():
+        assert compare.main(['baseline', name, '--runs-dir', str(tmp_path)]) == 0
+        assert verdict in capsys.readouterr().out
+
+
+def test_one_pair_and_runs_of_different_code(tmp_path, capsys):
+    write_run(tmp_path, 'RTE', 1)
+    write_run(tmp_path, 'RTE', 1, 'x', scores=[0.6])
+    assert compare.main(['baseline', 'x', '--runs-dir', str(tmp_path)]) == 0
+    assert '| RTE | mcc | best | 1 | 50.00 | 60.00 | +10.00 | too few pairs | 1.000 |  | 1 / 0 |  |' in \
+        capsys.readouterr().out
+    write_run(tmp_path, 'RTE', 2, demo=True)
+    folder = write_run(tmp_path, 'RTE', 2, 'x')
+    config = folder / 'config.json'
+    config.write_text(config.read_text().replace('{"RTE.py": "x"}', '{"RTE.py": "edited"}'))
+    assert compare.main(['baseline', 'x', '--runs-dir', str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert '- RTE: x mixes runs of different code: RTE.py.\n' in said
+    assert '- Demo: made-up data.' in said

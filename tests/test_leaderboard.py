@@ -239,9 +239,9 @@ def test_an_idea_runs_beside_its_baseline(here, capsys):
     assert not (here / 'scratch').exists()
     table = (here / 'runs' / 'compare-m-baseline-gain.md').read_text()
     assert table in said
-    assert '| CoLA | mcc | best | 8 | 24.5 | 34.5 | +10.0 | +10.0 to +10.0 | 0.008 |' in table
-    assert '| all | mean of the tasks | last | 16 | 10.0 | 20.0 | +10.0 |' in table
-    assert '- Code differs: gain.\n' in table
+    assert '| CoLA | mcc | best | 8 | 24.50 | 34.50 | +10.00 | +10.00 to +10.00 | 0.008 |  | 8 / 0 |  |' in table
+    assert '| all | mean of the tasks | last | 16 | 10.00 | 20.00 | +10.00 |' in table
+    assert '- CoLA: code differs: gain.\n' in table
     assert (here / 'results' / 'RTE.tsv').read_text() == 'seed 8'
     assert (here / 'results' / 'gain' / 'RTE.tsv').read_text() == 'seed 8'
     assert '| CoLA | mcc | **34.5** |' in (here / 'runs' / 'leaderboard-m-gain.md').read_text()
@@ -253,10 +253,16 @@ def test_an_idea_runs_beside_its_baseline(here, capsys):
     assert [line[1:3] for line in diary(here)[len(lines):] if line[0] == 'start'] == [['RTE', '1'], ['RTE', '2']]
     assert (here / 'runs' / 'RTE' / 'm-seed2-learning-rate-1e-3').is_dir()
     assert 'with 2 seeds p cannot come below 0.5' in capsys.readouterr().out
+    # the patch is kept with what it made, and another one of the same name is refused
+    assert (here / 'runs' / 'gain.patch').read_text() == PATCH
+    assert '- gain is ideas/gain.patch, kept as runs/gain.patch.\n' in table
+    (here / 'ideas' / 'gain.patch').write_text(PATCH.replace('0.1', '0.3'))
+    assert leaderboard.main(args) == 2
+    assert 'were made by another patch' in capsys.readouterr().err
     # an edit of the scripts themselves: only the named runs can be run
     (here / 'RTE.py').write_text(before[here / 'RTE.py'].replace('gain = 0\n', 'gain = 0.2\n'))
     assert leaderboard.main(['RTE', '--model=m', '--seeds=9', '--name=mine']) == 1      # there are no scores of seed 9
-    assert '| RTE | mcc | best | 8 | 24.5 | 44.5 | +20.0 |' in capsys.readouterr().out
+    assert '| RTE | mcc | best | 8 | 24.50 | 44.50 | +20.00 |' in capsys.readouterr().out
 
 
 def test_transfer_starts_from_the_best_mnli_run(here, capsys):
@@ -264,7 +270,7 @@ def test_transfer_starts_from_the_best_mnli_run(here, capsys):
     (here / 'scores').write_text(json.dumps(dict.fromkeys(('CoLA', 'RTE', 'MRPC', 'MNLI'), scores)))
     assert leaderboard.main(['CoLA', 'RTE', 'MNLI', '--model=m', '--seeds=2', '--transfer']) == 0
     table = (here / 'runs' / 'compare-m-baseline-from-MNLI.md').read_text()
-    assert '- init differs: empty in baseline, runs/MNLI/m-seed2 in from-MNLI (RTE).\n' in table
+    assert '- RTE: init differs: empty in baseline, runs/MNLI/m-seed2 in from-MNLI.\n' in table
     assert 'RTE 70.4 -> 84.1' in table
     assert '| CoLA |' not in table
     starts = [line[1] for line in diary(here) if line[0] == 'start']
@@ -279,6 +285,9 @@ def test_transfer_starts_from_the_best_mnli_run(here, capsys):
     (['STSB', '--idea=bad.patch'], 'error: --idea bad.patch does not fit STSB.py: error: '),
     (['CoLA', '--options=--seed 3'], '--seed is of both sides'),
     (['CoLA', '--options=--epoch=3'], 'unknown option --epoch=3; did you mean --epochs?'),
+    (['MRPC', '--idea=cola.patch'], 'changes nothing that makes a run of MRPC.py'),
+    (['CoLA', '--name=baseline'], '--name baseline: only letters'),
+    (['CoLA', '--options= '], '--options: it is empty'),
     (['CoLA', '--transfer'], '--transfer is for RTE, MRPC, STSB'),
     (['RTE', '--transfer', '--options=--epochs=3'], 'not with --idea or --options'),
     (['CoLA', 'SST-2'], 'error: no task SST-2; there are CoLA, SST2, MRPC'),
@@ -288,6 +297,7 @@ def test_transfer_starts_from_the_best_mnli_run(here, capsys):
 ])
 def test_bad_usage_starts_nothing(here, capsys, args, message):
     (here / 'bad.patch').write_text(PATCH.replace('gain = 0\n', 'pain = 0\n'))
+    (here / 'cola.patch').write_text(PATCH + PATCH.replace('CoLA', 'RTE'))
     try:
         status = leaderboard.main(args)
     except SystemExit as end:

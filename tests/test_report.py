@@ -287,7 +287,7 @@ def delete_times(root):
     (damage_npz, [], 'dev_outputs.npz: not read'),
     (damage_numbers, [], 'for 6 examples are expected'),
     (delete_answers, [], 'dev_predictions.tsv: No such file'),
-    (delete_times, [], 'metrics.json: an epoch without its number or times'),
+    (delete_times, [], 'an epoch without its number or times'),
     (lambda root: write_run(root, seed=2, metrics=('f1',)), [], 'its metrics are f1, those of'),
     (edit_label, [], 'a label or a prediction is not 0 or 1'),
     (lambda root: write_run(root, seed=2, labels=('1', '0')), [], 'its labels are 1, 0'),

@@ -14,7 +14,7 @@ from scipy.special import softmax
 from sklearn.metrics import matthews_corrcoef
 
 import config
-from engine.files import METRICS, UserError, read_lines
+from engine.files import UserError, read_lines
 from tools.records import read_answers, read_outputs
 
 BINS = 15               # of equal width, for the calibration error: as in Guo et al. 2017, table 1
@@ -54,7 +54,6 @@ def read_dev(task, groups):
     answers = {str(record): read_answers(record) for record in records}
     first = records[0]
     for record in records:
-        check_epochs(record)
         for what, of_record, of_first in (('labels', labels_of(record), labels_of(first)),
                                           ('metrics', record.metrics, first.metrics)):
             if of_record != of_first:
@@ -79,16 +78,6 @@ def read_dev(task, groups):
         outputs = [read_logits(record, len(examples)) for record in group.records]
         full.append(group._replace(predictions=predictions, probabilities=probabilities_of(outputs, kind, len(labels))))
     return Dev(task, kind, labels, examples, gold, full)
-
-
-def check_epochs(record):
-    """Raises UserError where metrics.json lacks what is shown of every epoch."""
-    for epoch in (*record.epochs, record.best):
-        if not all(isinstance(epoch.get(name), int | float) for name in ('epoch', 'train_seconds', 'dev_seconds')):
-            raise UserError(f'{record.folder / METRICS}: an epoch without its number or times. Run it again with '
-                            '--fresh.')
-    if record.best['epoch'] not in [epoch['epoch'] for epoch in record.epochs]:
-        raise UserError(f'{record.folder / METRICS}: the best epoch is none of the epochs. Run it again with --fresh.')
 
 
 def labels_of(record):

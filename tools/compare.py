@@ -11,8 +11,7 @@ so many pairs with this spread would have found in four of five cases; what the 
 examples of dev it mends and breaks. And what all this cannot say.
 
 Left in RUNS_DIR, or where --to says: compare-MODEL-BASELINE-IDEA.md, .json, and .tsv, the changed examples, worst
-first.
-Exit status: 0, or 2 where the runs cannot be compared.
+first. Exit status: 0, or 2 where the runs cannot be compared.
 """
 
 import argparse
@@ -32,6 +31,7 @@ from tools import records, significance
 
 EPOCHS = ('best', 'last')       # of each run, both compared
 ENOUGH = 8                      # pairs of one task: the number that is recommended
+DIGITS = 9                      # to which differences are rounded: 0.3 - 0.2 is a tie with 0.2 - 0.1
 
 
 class Outcome(NamedTuple):
@@ -52,8 +52,8 @@ class Changed(NamedTuple):
     """An example of dev that some pair of runs answers differently. The fields are the columns of the TSV."""
     task: str
     change: float       # of the mean error: 1 where the idea breaks it with all seeds, -1 where it mends it
-    mended: int         # pairs in which the idea's error is the smaller one
-    broken: int
+    seeds_mended: int   # with which the idea's error is the smaller one
+    seeds_broken: int
     label: str
     baseline: str       # the answers by seed
     idea: str
@@ -110,17 +110,9 @@ def make_pairs(baseline, idea, names):
     for name, mine, theirs in ((names[0], ones, others), (names[1], others, ones)):
         if alone := set(mine) - set(theirs):
             notes.append(f'{name} alone has {list_of(alone)}: left out.')
-    pairs, undefined = {}, []
+    pairs = {}
     for task, seed in sorted(set(ones) & set(others)):
-        pair = ones[task, seed], others[task, seed]
-        if is_defined(pair):
-            pairs.setdefault(task, []).append(pair)
-        else:
-            undefined.append((task, seed))
-    if undefined:
-        notes.append(f'{list_of(undefined)}: a score is not defined, as where all answers are the same: left out.')
-    if not pairs:
-        raise UserError('no pair has two scores that are defined.')
+        pairs.setdefault(task, []).append((ones[task, seed], others[task, seed]))
     return pairs, notes
 
 
@@ -128,17 +120,13 @@ def list_of(runs):
     return ', '.join(f'{task} seed {seed}' for task, seed in sorted(runs))
 
 
-def is_defined(pair):
-    return all(math.isfinite(getattr(run, epoch)['score']) for run in pair for epoch in EPOCHS)
-
-
 # ---- Tests -----------------------------------------------------------------------------------------------------------
 
 
 def outcome_of(strata):
     """The Outcome of {task: array of (baseline, idea) in points}, each task a stratum."""
-    differences = [scores[:, 1] - scores[:, 0] for scores in strata.values()]
-    everything = np.concatenate(differences).round(9)       # 0.3 - 0.2 is a tie with 0.2 - 0.1
+    differences = [(scores[:, 1] - scores[:, 0]).round(DIGITS) for scores in strata.values()]
+    everything = np.concatenate(differences)
     baseline, idea = np.mean([scores.mean(0) for scores in strata.values()], 0)
     return Outcome(
         len(everything), float(baseline), float(idea), significance.mean_difference(differences),
@@ -148,8 +136,10 @@ def outcome_of(strata):
 
 
 def scores_of(pairs, epoch):
-    """(pairs, 2): the scores of an epoch in points."""
-    return np.array([[100 * getattr(run, epoch)['score'] for run in pair] for pair in pairs])
+    """(pairs, 2): the scores of an epoch in points. One that is not defined counts as 0, as Matthews correlation does
+    where all answers are the same."""
+    scores = np.array([[100 * getattr(run, epoch)['score'] for run in pair] for pair in pairs])
+    return np.nan_to_num(scores)
 
 
 def ratio(pairs, cost):
@@ -165,22 +155,33 @@ def training_seconds(run):
 
 
 def peak_memory(run):
-    return max(row.get('peak_gib', 0) for row in run.epochs)
+    return max(row.get('peak_gib') or 0 for row in run.epochs)
 
 
 # ---- Examples --------------------------------------------------------------------------------------------------------
 
 
-def error_of(answer, prediction, is_score):
+def error_of(answer, is_score):
     """0 or 1, or how far a score is from the right one."""
-    return abs(float(prediction) - float(answer.label)) if is_score else float(prediction != answer.label)
+    if is_score:
+        return abs(float(answer.prediction) - float(answer.label))
+    return float(answer.prediction != answer.label)
+
+
+def is_number(text):
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def changed_examples(task, pairs):
     """The Changed examples of a task, worst first. Raises UserError where two runs were not scored on the same dev."""
-    is_score = not pairs[0][0].knobs.get('labels')
     answers = [[records.read_answers(run) for run in pair] for pair in pairs]
     examples = answers[0][0]
+    is_score = not pairs[0][0].knobs.get('labels') and all(
+        is_number(text) for of_pair in answers for of_run in of_pair for answer in of_run
+        for text in (answer.label, answer.prediction))
     questions = [example.question for example in examples]
     for pair, of_pair in zip(pairs, answers, strict=True):
         for run, of_run in zip(pair, of_pair, strict=True):
@@ -188,55 +189,69 @@ def changed_examples(task, pairs):
                 raise UserError(f'{pairs[0][0]} and {run} were not scored on the same dev examples.')
     changed = []
     for row, example in enumerate(examples):
-        said = [[one[row].prediction for one in pair] for pair in answers]
-        errors = np.array([[error_of(example, prediction, is_score) for prediction in pair] for pair in said])
-        change = errors[:, 1] - errors[:, 0]
+        said = [[of_run[row] for of_run in of_pair] for of_pair in answers]
+        errors = np.array([[error_of(answer, is_score) for answer in pair] for pair in said])
+        change = (errors[:, 1] - errors[:, 0]).round(DIGITS)
         if change.any():
-            before, after = (' '.join(side) for side in zip(*said, strict=True))
-            mended, broken = int((change < 0).sum()), int((change > 0).sum())
-            changed.append(Changed(task, round(float(change.mean()), 4), mended, broken, example.label, before, after,
-                                   example.file, example.line, example.text_a, example.text_b))
-    return sorted(changed, key=lambda example: (-example.change, -example.broken, example.file, example.line))
+            before, after = (' '.join(answer.prediction for answer in side) for side in zip(*said, strict=True))
+            changed.append(Changed(task, round(float(change.mean()), 4), int((change < 0).sum()),
+                                   int((change > 0).sum()), example.label, before, after, example.file, example.line,
+                                   example.text_a, example.text_b))
+    return sorted(changed, key=lambda example: (-example.change, -example.seeds_broken, example.file, example.line))
 
 
 # ---- What differs, and what cannot be said ---------------------------------------------------------------------------
 
 
-def values_of(runs, name):
-    return sorted({str(run.knobs.get(name)) for run in runs})
-
-
 def option_notes(pairs, names):
-    """What the two sets have different beside their names: options, code, versions, machines."""
-    baseline, idea = ([pair[side] for task_pairs in pairs.values() for pair in task_pairs] for side in (0, 1))
+    """What the two sets have different beside their names: options, code, versions, machines; and what the runs of one
+    set have different from one another."""
     notes = []
-    for name in sorted({name for run in baseline + idea for name in run.knobs} - {*config.FREE, 'seed'}):
-        tasks = [task for task, task_pairs in pairs.items()
-                 if any(one.knobs.get(name) != other.knobs.get(name) for one, other in task_pairs)]
-        if tasks:
-            before, after = (', '.join(values_of(runs, name)) or 'empty' for runs in (baseline, idea))
-            notes.append(f'{name} differs: {before} in {names[0]}, {after} in {names[1]} ({", ".join(tasks)}).')
-        for side, set_name in enumerate(names):
-            mixed = [task for task, task_pairs in pairs.items()
-                     if len(values_of([pair[side] for pair in task_pairs], name)) > 1]
-            notes += [f'{set_name} mixes runs of {task} with different {name}.' for task in mixed]
-    files = set()
-    for one, other in zip(baseline, idea, strict=True):
-        before, after = one.settings.get('source_sha256', {}), other.settings.get('source_sha256', {})
-        files |= {file for file in before | after if before.get(file) != after.get(file)}
-    notes += [f'Code differs: {", ".join(sorted(files))}.'] if files else []
-    for name in ('versions', 'device', 'cores'):
-        if any(one.settings.get(name) != other.settings.get(name) for one, other in zip(baseline, idea, strict=True)):
-            notes.append(f'The runs of a pair differ in {name}: costs do not compare, and scores may differ '
-                         'by it alone.')
+    for task, task_pairs in pairs.items():
+        before, after = zip(*task_pairs, strict=True)
+        knobs = sorted({name for run in before + after for name in run.knobs} - {*config.FREE, 'seed'})
+        for name in knobs:
+            values = [sorted({str(run.knobs.get(name)) or 'empty' for run in side}) for side in (before, after)]
+            notes += differences(f'{task}: {name}', values, names)
+        for name in ('versions', 'device', 'cores'):
+            values = [sorted({str(run.settings.get(name)) for run in side}) for side in (before, after)]
+            notes += differences(f'{task}: {name}', values, names)
+        changed = files_between([before[0]], [after[0]])
+        if changed:
+            notes.append(f'{task}: code differs: {", ".join(changed)}.')
+        for side, name in ((before, names[0]), (after, names[1])):
+            if mixed := files_between(side[:1], side[1:]):
+                notes.append(f'{task}: {name} mixes runs of different code: {", ".join(mixed)}.')
+    if any(run.knobs.get('demo') for task_pairs in pairs.values() for pair in task_pairs for run in pair):
+        notes.append('Demo: made-up data. These scores mean nothing.')
     return notes
 
 
-def limits(tasks):
+def differences(what, values, names):
+    """A note where a setting has not one value. values: those of each set, as text."""
+    before, after = values
+    if before == after and len(before) == 1:
+        return []
+    return [f'{what} differs: {" and ".join(before)} in {names[0]}, {" and ".join(after)} in {names[1]}.']
+
+
+def files_between(runs, others):
+    """The files of code that are not the same in all these runs."""
+    hashes = [run.settings.get('source_sha256') or {} for run in (*runs, *others)]
+    files = {file for of_run in hashes for file in of_run}
+    return sorted(file for file in files if len({of_run.get(file) for of_run in hashes}) > 1)
+
+
+def limits(tasks, pairs):
     """What the numbers cannot say."""
     notes = []
-    for task, found in tasks.items():
-        count = found.outcomes['best'].pairs
+    for task, comparison in tasks.items():
+        undefined = {run.seed for pair in pairs[task] for run in pair for epoch in EPOCHS
+                     if math.isnan(getattr(run, epoch)['score'])}
+        if undefined:
+            notes.append(f'{list_of((task, seed) for seed in undefined)}: a score that is not defined, as where all '
+                         'answers are the same, counts as 0.')
+        count = comparison.outcomes['best'].pairs
         smallest = significance.smallest_p(count)
         if smallest > significance.LEVEL:
             notes.append(f'{task}: with {count} seeds p cannot come below {smallest:g}, whatever they show. Take '
@@ -244,7 +259,8 @@ def limits(tasks):
     if len(tasks) > 1:
         chance = 100 * (1 - (1 - significance.LEVEL) ** len(tasks))
         notes.append(f'By chance alone, one or more of {len(tasks)} tests at 5 % come out significant in {chance:.0f} '
-                     '% of all comparisons: go by the line "all".')
+                     '% of all comparisons: go by the line "all". Its interval supposes the same difference in every '
+                     'task; where they differ it is wider than need be.')
     return notes
 
 
@@ -259,7 +275,7 @@ def compare(baseline, idea, names=('baseline', 'idea')):
     if len(tasks) > 1:
         overall = {epoch: outcome_of({task: scores_of(pairs[task], epoch) for task in pairs}) for epoch in EPOCHS}
     models = sorted({run.model for task_pairs in pairs.values() for pair in task_pairs for run in pair})
-    return Comparison(names, models, tasks, overall, notes + option_notes(pairs, names) + limits(tasks))
+    return Comparison(names, models, tasks, overall, notes + option_notes(pairs, names) + limits(tasks, pairs))
 
 
 def compare_task(task, pairs):
@@ -278,7 +294,7 @@ def compare_task(task, pairs):
 
 
 def points(value):
-    return f'{value:+.1f}'
+    return f'{round(value, 2) + 0.0:+.2f}'      # + 0.0: no minus before a zero
 
 
 def p_value(p):
@@ -289,12 +305,12 @@ def interval(bounds):
     return f'{points(bounds[0])} to {points(bounds[1])}' if bounds else 'too few pairs'
 
 
-def cells(found):
+def cells(outcome):
     """Of an Outcome, from the number of pairs on."""
-    student = interval(found.student[:2]) if found.student else ''
-    return [found.pairs, f'{found.baseline:.1f}', f'{found.idea:.1f}', points(found.difference),
-            interval(found.interval), p_value(found.p), student, f'{found.wins} / {found.losses}',
-            '' if found.noticeable is None else f'{found.noticeable:.1f}']
+    student = interval(outcome.student[:2]) if outcome.student else ''
+    noticeable = '' if outcome.noticeable is None else f'{outcome.noticeable:.2f}'
+    return [outcome.pairs, f'{outcome.baseline:.2f}', f'{outcome.idea:.2f}', points(outcome.difference),
+            interval(outcome.interval), p_value(outcome.p), student, f'{outcome.wins} / {outcome.losses}', noticeable]
 
 
 def score_table(comparison):
@@ -302,8 +318,8 @@ def score_table(comparison):
     head = ['task', 'metric', 'epoch', 'pairs', *comparison.names, 'difference', '95 % interval', 'p',
             "Student's interval", 'wins / losses', 'noticeable']
     rows = []
-    for task, found in comparison.tasks.items():
-        rows += [[task, found.metric, epoch, *cells(found.outcomes[epoch])] for epoch in EPOCHS]
+    for task, of_task in comparison.tasks.items():
+        rows += [[task, of_task.metric, epoch, *cells(of_task.outcomes[epoch])] for epoch in EPOCHS]
     if comparison.overall:
         rows += [['all', 'mean of the tasks', epoch, *cells(comparison.overall[epoch])] for epoch in EPOCHS]
     return head, rows
@@ -313,20 +329,51 @@ def cost_table(comparison):
     """(head, rows): a row a task."""
     head = ['task', 'training time', 'peak memory', 'examples mended / broken', "McNemar's exact p (second opinion)"]
     rows = []
-    for task, found in comparison.tasks.items():
-        mcnemar = '' if found.mcnemar_p is None else p_value(found.mcnemar_p)
-        rows.append([task, times(found.time_ratio), times(found.memory_ratio), f'{found.mended} / {found.broken}',
-                     mcnemar])
+    for task, of_task in comparison.tasks.items():
+        mcnemar = '' if of_task.mcnemar_p is None else p_value(of_task.mcnemar_p)
+        rows.append([task, times(of_task.time_ratio), times(of_task.memory_ratio),
+                     f'{of_task.mended} / {of_task.broken}', mcnemar])
     return head, rows
 
 
+def times(value):
+    return 'not kept' if value is None else f'{value:.2f} times'
+
+
 def conclusions(comparison):
-    """A sentence for each task, and one for all."""
+    """Sentences for each task, and for all."""
     idea = comparison.names[1]
-    said = [sentence(task, idea, found.outcomes['best'], found.time_ratio) for task, found in comparison.tasks.items()]
+    said = [sentence(f'{task} ({of_task.metric}, dev)', idea, of_task.outcomes, of_task.time_ratio)
+            for task, of_task in comparison.tasks.items()]
     if comparison.overall:
-        said.append(sentence('all tasks', idea, comparison.overall['best']))
+        said.append(sentence('All tasks (dev)', idea, comparison.overall))
     return said
+
+
+def sentence(what, idea, outcomes, time_ratio=None):
+    """What can be said of the Outcomes of the best and the last epoch, as for a paper."""
+    best, last = outcomes['best'], outcomes['last']
+    bounds = f', 95 % interval {interval(best.interval)}' if best.interval else ''
+    cost = f', at {time_ratio:.1f} times the training time' if time_ratio else ''
+    return f'{what}: {idea} {best.idea:.2f} against {best.baseline:.2f} at the best epoch, {points(best.difference)} ' \
+           f'points{bounds} (paired permutation test, p {p_in_words(best.p)}, {best.pairs} pairs){cost}; at the last ' \
+           f'epoch {points(last.difference)} (p {p_in_words(last.p)}). {verdict(best, last)}'
+
+
+def p_in_words(p):
+    return p_value(p) if p < 0.001 else f'= {p_value(p)}'
+
+
+def verdict(best, last):
+    significant = [outcome.p <= significance.LEVEL for outcome in (best, last)]
+    if all(significant) and best.difference * last.difference > 0:
+        return 'It helps.' if best.difference > 0 else 'It harms.'
+    if any(significant):
+        which = 'best' if significant[0] else 'last'
+        return f'Significant at the {which} epoch only: the idea may change how much choosing the epoch gains.'
+    if best.noticeable is None:
+        return 'No difference is shown.'
+    return f'No difference is shown; one of less than {best.noticeable:.2f} points could well have been missed.'
 
 
 def legend():
@@ -335,11 +382,12 @@ def legend():
     return [
         f'Scores on dev, in points. 95 % interval and p: the paired permutation test, two-sided, exact up to '
         f'{significance.EXACT} pairs, beyond with {resamples} assignments of signs at random.',
-        'The best epoch is chosen on dev in both sets.',
-        f'Noticeable: a true difference of this size would come out significant in {power} % of such comparisons.',
+        'The best epoch is chosen on dev in both sets. Times are rough where runs shared a machine.',
+        f'Noticeable: a true difference of this size would come out significant in {power} % of such comparisons (by '
+        'the t test; six pairs: 62 %).',
         'An example is mended where more seeds answer it right with the idea than without (a score: closer). '
-        "McNemar's test, on these counts, asks whether these very runs differ, not whether other seeds would: it does "
-        'not replace the permutation test.']
+        "McNemar's test, on these counts and for labels only, asks whether these very runs differ, not whether other "
+        'seeds would: it does not replace the permutation test.']
 
 
 def title(comparison):
@@ -354,38 +402,19 @@ def markdown(comparison):
                       *(f'- {line}' for line in comparison.notes + legend())]) + '\n'
 
 
-def times(value):
-    return 'not kept' if value is None else f'{value:.2f} times'
-
-
-def sentence(task, idea, found, time_ratio=None):
-    """What can be said of an Outcome, as for a paper."""
-    bounds = f', 95 % interval {interval(found.interval)}' if found.interval else ''
-    cost = f', at {time_ratio:.1f} times the training time' if time_ratio else ''
-    sign = '' if found.p < 0.001 else '= '
-    said = f'{task}: {idea} {found.idea:.1f} against {found.baseline:.1f}, {points(found.difference)} points{bounds} ' \
-           f'(paired permutation test, p {sign}{p_value(found.p)}, {found.pairs} pairs){cost}.'
-    if found.p <= significance.LEVEL:
-        return f'{said} It {"helps" if found.difference > 0 else "harms"}.'
-    missed = ''
-    if found.noticeable is not None:
-        missed = f' A true difference of less than {found.noticeable:.1f} points could well have been missed.'
-    return f'{said} No difference is shown.{missed}'
-
-
 def as_json(comparison):
     def as_dicts(outcomes):
         return {epoch: outcomes[epoch]._asdict() for epoch in EPOCHS}
     return {
         'names': comparison.names, 'models': comparison.models,
-        'tasks': {task: found._asdict() | {'outcomes': as_dicts(found.outcomes), 'changed': len(found.changed)}
-                  for task, found in comparison.tasks.items()},
+        'tasks': {task: of_task._asdict() | {'outcomes': as_dicts(of_task.outcomes), 'changed': len(of_task.changed)}
+                  for task, of_task in comparison.tasks.items()},
         'overall': comparison.overall and as_dicts(comparison.overall),
         'notes': comparison.notes}
 
 
 def tsv(comparison):
-    changed = [example for found in comparison.tasks.values() for example in found.changed]
+    changed = [example for of_task in comparison.tasks.values() for example in of_task.changed]
     return '\n'.join(['\t'.join(Changed._fields), *('\t'.join(map(str, example)) for example in changed)]) + '\n'
 
 
@@ -415,6 +444,7 @@ def compare_words(words, runs_dir, model, path):
     comparison = compare(*(runs for runs, _ in found), tuple(words))
     comparison.notes.extend(f'{word} has unfinished runs, left out: {", ".join(map(str, unfinished))}.'
                             for word, (_, unfinished) in zip(words, found, strict=True) if unfinished)
+    path = path.with_suffix('') if path and path.suffix in ('.md', '.json', '.tsv') else path
     path = path or default_path(runs_dir, comparison)
     path.parent.mkdir(parents=True, exist_ok=True)
     print(write(comparison, path))

@@ -264,7 +264,7 @@ def run(args):
             rows = content.count('\n') - 1
             print(f'{rows} test predictions: {results_dir / name}')
         print()
-    print("Each run's epoch was chosen on dev by its score there. That flatters all rows alike, the ensemble's too.")
+    print("Each run's epoch was chosen on dev by its score there. That flatters the members more than the ensemble.")
 
 
 def main(argv=None):

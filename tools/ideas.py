@@ -1,6 +1,8 @@
 """An idea to be compared with the scripts as they are: a patch, options, or weights to start from."""
 
+import filecmp
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -8,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import config
-from engine.files import UserError
+from engine.files import UserError, write_file
+from tools.records import BASELINE
 
 # Of a comparison, not of one of its sides.
 SHARED = ('seed', 'name', 'demo', 'runs_dir', 'results_dir')
@@ -34,6 +37,25 @@ def plain_scripts(tasks):
     return {task: config.ROOT / f'{task}.py' for task in tasks}
 
 
+def copied_scripts(tasks, folder):
+    """{task: its script in a copy of the project}, so that an edit during a long command changes nothing."""
+    copy_project(folder)
+    return {task: folder / f'{task}.py' for task in tasks}
+
+
+def idea_name(patch, options):
+    """'ideas/r_drop.patch' is named r_drop, '--layer-decay 0.9' layer-decay-0.9."""
+    words = [Path(patch).stem if patch else '', options]
+    return '-'.join(filter(None, (re.sub(r'[^\w.-]+', '-', word).strip('-') for word in words)))
+
+
+def check_name(name):
+    """Raises UserError where an idea's runs cannot be named so."""
+    if name == BASELINE or not re.fullmatch(r'[\w.-]+', name):
+        raise UserError(f'--name {name}: only letters, digits, ".", "-" and "_" can be part of a name, and {BASELINE} '
+                        'means the runs without one.')
+
+
 def parse_options(text):
     """The options of an idea, '--layer-decay 0.9', as {knob: value}. Raises UserError; exits with status 2 as a script
     would."""
@@ -41,6 +63,8 @@ def parse_options(text):
         words = shlex.split(text)
     except ValueError as error:
         raise UserError(f'--options {text}: {error}.') from error
+    if not words:
+        raise UserError("--options: it is empty. Write it like this: --options='--layer-decay 0.9'.")
     given = config.parse_args(config.Knobs(labels=('0', '1')), '--options', None, words)
     for name in SHARED:
         if name in given:
@@ -49,20 +73,31 @@ def parse_options(text):
     return given
 
 
-def patched_scripts(patch, tasks, scratch):
-    """{task: its script in a copy of the project with the patch}, below the folder `scratch`. Raises UserError where
-    the patch does not fit a script."""
+def read_patch(patch):
     try:
-        text = Path(patch).read_text()
+        return Path(patch).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'--idea {patch}: not read: {error}.') from error
-    return {task: patched_script(patch, text, task, Path(scratch) / task) for task in tasks}
+
+
+def keep_patch(text, path, fresh):
+    """Keep the patch that makes the runs of a name, beside them. Raises UserError where another one made them."""
+    if path.is_file() and path.read_text() != text and not fresh:
+        raise UserError(f'{path}: the runs of this name were made by another patch. Give this idea a --name.')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, text)
+
+
+def patched_scripts(patch, text, tasks, scratch):
+    """{task: its script in a copy of the project with the patch}, below the folder `scratch`. Raises UserError where
+    the patch does not fit a script."""
+    return {task: patched_script(patch, text, task, scratch / task) for task in tasks}
 
 
 def patched_script(patch, text, task, folder):
     copy_project(folder)
-    changed = [line.split()[1].removeprefix('b/') for line in text.splitlines() if line.startswith('+++ ')]
-    scripts = [name.removesuffix('.py') for name in changed if name.removesuffix('.py') in config.TASKS]
+    names = re.findall(r'^--- .*\n\+\+\+ [^/\s]+/(\w+)\.py\b', text, re.MULTILINE)
+    scripts = [name for name in names if name in config.TASKS]
     if len(scripts) == 1:       # a patch of CoLA.py is meant for the other scripts, too
         text = text.replace(scripts[0], task)
     try:
@@ -73,7 +108,15 @@ def patched_script(patch, text, task, folder):
     if done.returncode:
         raise UserError(f'--idea {patch} does not fit {task}.py: {done.stderr.strip().splitlines()[0]}. It must be a '
                         f'patch of this version; name the tasks that it fits.')
+    modules = [path for path in folder.rglob('*.py') if path.stem not in config.TASKS]
+    if all(is_as_it_was(path, folder) for path in (folder / f'{task}.py', *modules)):
+        raise UserError(f'--idea {patch} changes nothing that makes a run of {task}.py. Name the tasks that it is for.')
     return folder / f'{task}.py'
+
+
+def is_as_it_was(path, folder):
+    original = config.ROOT / path.relative_to(folder)
+    return original.is_file() and filecmp.cmp(path, original, shallow=False)
 
 
 def copy_project(folder):

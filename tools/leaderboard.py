@@ -27,7 +27,6 @@ import contextlib
 import dataclasses
 import io
 import math
-import re
 import statistics
 import sys
 import tempfile
@@ -35,16 +34,21 @@ from pathlib import Path
 
 import config
 from engine.console import markdown_table, words_and_options
-from engine.files import UserError, metric_names, read_json, run_folder, status_of, write_file, write_json
+from engine.files import METRICS, UserError, metric_names, read_json, run_folder, status_of, write_file, write_json
 from tools import compare, records
 from tools.ideas import (
     TRANSFER,
     TRANSFER_PUBLISHED,
     TRANSFER_TASKS,
     Side,
+    check_name,
+    copied_scripts,
+    idea_name,
+    keep_patch,
     parse_options,
     patched_scripts,
     plain_scripts,
+    read_patch,
 )
 from tools.many_runs import Run, by_task, make_slots, seconds, show_scores, work
 
@@ -231,6 +235,8 @@ def as_option(name, value):
     name = name.replace('_', '-')
     if isinstance(value, bool):
         return f'--{name}' if value else f'--no-{name}'
+    if isinstance(value, tuple):
+        value = ','.join(value)
     return f'--{name}={value}'
 
 
@@ -250,7 +256,7 @@ def run(argv):
         given['fresh'] = '--fresh' in argv      # not because of --demo: a demo can be gone on with as well
     knobs = Options(**given)
     with tempfile.TemporaryDirectory() as scratch:
-        return Leaderboard(knobs, given, names, scratch).run()
+        return Leaderboard(knobs, given, names, Path(scratch)).run()
 
 
 class Leaderboard:
@@ -260,28 +266,38 @@ class Leaderboard:
         self.knobs = knobs
         self.given = {name: value for name, value in given.items()
                       if name in config.Knobs.__dataclass_fields__ and name not in ('name', 'results_dir')}
-        tasks = sorted(names or config.TASKS, key=lambda task: config.TASKS[task].million_tokens, reverse=True)
+        names = names or (TRANSFER_TASKS if knobs.transfer else config.TASKS)
+        tasks = sorted(names, key=lambda task: config.TASKS[task].million_tokens, reverse=True)
         self.tasks = list(dict.fromkeys(tasks))
         self.seeds = range(knobs.first_seed, knobs.first_seed + knobs.seeds)
-        self.baseline = Side('', {}, plain_scripts(config.TASKS))
+        self.notes = []         # for the comparison
         self.idea = self.make_idea(scratch)
+        of_baseline = copied_scripts(config.TASKS, scratch / 'baseline') if self.idea else plain_scripts(config.TASKS)
+        self.baseline = Side('', {}, of_baseline)
 
     def make_idea(self, scratch):
         """The other Side, or None where there is no idea. Raises UserError."""
         knobs = self.knobs
+        if knobs.name:
+            check_name(knobs.name)
         if knobs.transfer:
             if knobs.idea or knobs.options:
                 raise UserError('--transfer is an idea by itself: not with --idea or --options.')
             if not set(self.tasks) & set(TRANSFER_TASKS):
                 raise UserError(f'--transfer is for {", ".join(TRANSFER_TASKS)}.')
-            return Side(knobs.name or TRANSFER, {}, plain_scripts(self.transfer_tasks()))
+            return Side(knobs.name or TRANSFER, {}, copied_scripts(self.transfer_tasks(), scratch / 'idea'))
         if not knobs.idea and not knobs.options:
-            return Side(knobs.name, {}, plain_scripts(self.tasks)) if knobs.name else None
-        given = parse_options(knobs.options)
+            return Side(knobs.name, {}, copied_scripts(self.tasks, scratch / 'idea')) if knobs.name else None
+        given = parse_options(knobs.options) if knobs.options else {}
         name = knobs.name or idea_name(knobs.idea, knobs.options)
-        if knobs.idea:
-            return Side(name, given, patched_scripts(knobs.idea, self.tasks, scratch))
-        return Side(name, given, plain_scripts(self.tasks))
+        check_name(name)
+        if not knobs.idea:
+            return Side(name, given, copied_scripts(self.tasks, scratch / 'idea'))
+        text, kept = read_patch(knobs.idea), Path(knobs.runs_dir) / f'{name}.patch'
+        scripts = patched_scripts(knobs.idea, text, self.tasks, scratch / 'idea')
+        keep_patch(text, kept, knobs.fresh)
+        self.notes.append(f'{name} is {knobs.idea}, kept as {kept}.')
+        return Side(name, given, scripts)
 
     def transfer_tasks(self):
         return [task for task in self.tasks if task in TRANSFER_TASKS]
@@ -342,6 +358,10 @@ class Leaderboard:
             return runs, interrupted
         best = best_run(starts)
         print(f'Starting from {best.folder}: {show_scores(best.best)}')
+        self.notes.append(f'{self.idea.name} starts from {best.folder} with all seeds: what another MNLI run would do '
+                          'is not in the intervals.')
+        if not self.knobs.demo:
+            self.notes.extend(TRANSFER_PUBLISHED)
         self.idea = self.idea._replace(given={'init': str(best.folder)})
         more = [self.make_run(self.idea, task, seed) for task in self.transfer_tasks() for seed in self.seeds]
         return runs + more, self.work(more)
@@ -355,33 +375,28 @@ class Leaderboard:
             if runs:
                 report(self.side_knobs(side), self.options(side), runs)
         if self.idea:
-            self.compare([run for run in done if run.name == self.idea.name])
+            self.compare({run.folder for run in done})
 
-    def compare(self, idea):
-        """Compare the idea's runs with those of the baseline, of the same tasks and seeds, that are finished."""
-        folders = [self.make_run(self.baseline, run.task, run.seed).folder for run in idea]
-        baseline = [folder for folder in folders if is_finished(folder)]
-        if not baseline:
-            print(f'No finished runs without a --name to compare with in {self.knobs.runs_dir}.')
-            return
-        found = compare.compare(*([records.read_run(folder) for folder in side]
-                                  for side in (baseline, [run.folder for run in idea])),
-                                (records.BASELINE, self.idea.name))
-        if self.knobs.transfer:
-            found.notes.extend(['All runs start from one MNLI run: what another MNLI seed would do is not in the '
-                                'intervals.', *TRANSFER_PUBLISHED])
-        print(compare.write(found, compare.default_path(self.knobs.runs_dir, found)))
-
-
-def idea_name(patch, options):
-    """'ideas/r_drop.patch' is named r_drop, '--layer-decay 0.9' layer-decay-0.9."""
-    words = ' '.join([Path(patch).stem if patch else '', options])
-    return re.sub(r'[^\w.-]+', '-', words).strip('-')
+    def compare(self, done):
+        """Compare the idea's runs with those of the baseline of the same tasks and seeds, as far as they are finished.
+        done: folders of this command's runs that are."""
+        tasks = self.idea.scripts
+        ideas = [self.make_run(self.idea, task, seed).folder for task in tasks for seed in self.seeds]
+        baselines = [self.make_run(self.baseline, task, seed).folder for task in tasks for seed in self.seeds]
+        idea = [records.read_run(folder) for folder in ideas if folder in done]
+        baseline = [records.read_run(folder) for folder in baselines if folder in done or is_finished(folder)]
+        for side, name in ((baseline, records.BASELINE), (idea, self.idea.name)):
+            if not side:
+                print(f'No comparison: no run of {name} is finished.')
+                return
+        comparison = compare.compare(baseline, idea, (records.BASELINE, self.idea.name))
+        comparison.notes[:0] = self.notes
+        print(compare.write(comparison, compare.default_path(self.knobs.runs_dir, comparison)))
 
 
 def is_finished(folder):
     with contextlib.suppress(UserError):
-        return bool(read_json(folder / 'metrics.json').get('finished'))
+        return bool(read_json(folder / METRICS).get('finished'))
     return False
 
 

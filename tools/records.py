@@ -132,13 +132,24 @@ def read_run(folder):
         knobs = settings['knobs']
         record = Record(folder, settings['task'], Path(knobs['model']).resolve().name, knobs['seed'], knobs['name'],
                         knobs, settings, [numbers(row) for row in metrics['epochs']], numbers(metrics['best']))
-        if not record.metrics or not record.epochs or not all(
-                isinstance(row[name], float) for row in record.epochs for name in (*record.metrics, 'score')):
-            raise UserError('no scores in it')
+        check(record)
     except (UserError, LookupError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f'{folder}: its config.json or {METRICS} is not what a run leaves behind ({error!r}). Run it '
+        raise UserError(f'{folder}: its config.json or {METRICS} is not what a run leaves behind ({error}). Run it '
                         'again with --fresh.') from error
     return record
+
+
+def check(record):
+    """Raises UserError where something is missing in what a run says of its epochs."""
+    if not record.metrics or not record.epochs:
+        raise UserError('no scores in it')
+    for row in (*record.epochs, record.best):
+        if not all(isinstance(row[name], float) for name in (*record.metrics, 'score')):
+            raise UserError('an epoch without its scores')
+        if not all(isinstance(row.get(name), int | float) for name in ('epoch', 'train_seconds', 'dev_seconds')):
+            raise UserError('an epoch without its number or times')
+    if record.best['epoch'] not in [row['epoch'] for row in record.epochs]:
+        raise UserError('the best epoch is none of the epochs')
 
 
 def numbers(row):

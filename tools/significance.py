@@ -30,7 +30,7 @@ def mean_difference(strata):
 def permutation_p(strata):
     """The two-sided p value of the paired permutation test, exact up to EXACT pairs."""
     differences, weights = np.concatenate(strata), weights_of(strata)
-    if not differences.any():
+    if len(differences) == 1 or not differences.any():
         return 1.0
 
     def statistic(signed, axis=-1):
@@ -50,7 +50,8 @@ def permutation_interval(strata):
 
     Of the means of all 2^n - 1 subsets of the differences the k-th from both ends, k = LEVEL/2 of 2^n rounded down
     (Hartigan 1969, "Using Subsample Values as Typical Values": the true value is equally likely to lie in each of the
-    2^n gaps between them).
+    2^n gaps between them). Of several tasks it supposes the same difference in each; where they differ, it is wider
+    than need be.
     """
     differences, weights = np.concatenate(strata), weights_of(strata)
     count = len(differences)
@@ -80,9 +81,10 @@ def student(strata):
 
 def noticeable(differences):
     """The smallest true difference that comparisons of so many pairs, with this spread, would find significant in POWER
-    of all cases, by the power of the t test (Cohen 1988, section 2.2); None where there is no spread."""
+    of all cases, by the power of the t test (Cohen 1988, section 2.2), to which the permutation test comes close from
+    seven pairs on; None where there is no spread, or where no difference could be significant."""
     count = len(differences)
-    if count < 2 or np.std(differences) == 0:
+    if smallest_p(count) > LEVEL or np.std(differences) == 0:
         return None
     critical = stats.t.ppf(1 - LEVEL / 2, count - 1)
     # In standard errors. The other tail adds nothing where the power is this high.
