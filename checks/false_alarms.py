@@ -63,12 +63,11 @@ def main(argv=None):
     """The command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog='python -m checks.false_alarms', description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', nargs='+', help='as tools.compare takes them')
-    parser.add_argument('--runs-dir', default=config.Knobs.runs_dir, help='where named runs are (%(default)s)')
-    parser.add_argument('--model', default='', help="only this model's runs")
+    parser.add_argument('runs', nargs='+', metavar='RUN', help=records.RUNS)
+    records.add_options(parser)
     parser.add_argument('--draws', type=config.within(int, 1, 10**6), default=1000, help='(%(default)s)')
     args = parser.parse_args(argv)
-    return status_of(check, args.runs, args.runs_dir, args.model, args.draws)
+    return status_of(check, args.runs, records.runs_dir_of(args), args.model, args.draws)
 
 
 if __name__ == '__main__':

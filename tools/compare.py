@@ -454,16 +454,12 @@ def main(argv=None):
     """The command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog='python -m tools.compare', description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('baseline', help='runs: the --name of runs, "baseline" for those without one, a folder of a '
-                                         'run or of runs, or a pattern of such folders in quotes')
+    parser.add_argument('baseline', help=f'runs: {records.RUNS}')
     parser.add_argument('idea', help='runs to compare with them')
-    parser.add_argument('--runs-dir', help=f'where named runs are ({config.Knobs.runs_dir})')
-    parser.add_argument('--model', default='', help="only this model's runs")
-    parser.add_argument('--demo', action='store_true', help='the runs of --demo')
+    records.add_options(parser)
     parser.add_argument('--to', type=Path, metavar='PATH', help='where the files go, without their endings')
     args = parser.parse_args(argv)
-    runs_dir = args.runs_dir or (config.DEMO['runs_dir'] if args.demo else config.Knobs.runs_dir)
-    return status_of(compare_words, (args.baseline, args.idea), runs_dir, args.model, args.to)
+    return status_of(compare_words, (args.baseline, args.idea), records.runs_dir_of(args), args.model, args.to)
 
 
 if __name__ == '__main__':

@@ -32,7 +32,7 @@ import snippets
 from engine.console import markdown_table
 from engine.files import UserError, read_lines, show_value, status_of, write_file
 from engine.run import make_writable
-from tools.records import Data, find_runs, read_answers, read_outputs
+from tools.records import RUNS, Data, add_options, find_runs, read_answers, read_outputs, runs_dir_of
 from tools.runs import load_script
 from tools.submission import HEADER
 
@@ -240,9 +240,8 @@ def show_gain(value):
 
 
 def run(args):
-    runs_dir = args.runs_dir or (config.DEMO['runs_dir'] if args.demo else config.Knobs.runs_dir)
     results_dir = Path(args.results_dir or (config.DEMO['results_dir'] if args.demo else config.Knobs.results_dir))
-    records, unfinished = find_runs(args.runs, runs_dir, args.model)
+    records, unfinished = find_runs(args.runs, runs_dir_of(args), args.model)
     by_task = {task: list(group) for task, group in itertools.groupby(records, lambda record: record.task)}
     alone = [group[0] for group in by_task.values() if len(group) == 1]
     for folder in unfinished:
@@ -271,11 +270,9 @@ def main(argv=None):
     """The command line. Returns 0 when all files are written, else 2."""
     parser = argparse.ArgumentParser(prog='python -m tools.ensemble', description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', nargs='+', metavar='RUN', help="a folder, a pattern, the --name of runs, or 'baseline'")
-    parser.add_argument('--runs-dir', help=f'where names are looked for ({config.Knobs.runs_dir})')
-    parser.add_argument('--model', default='', help="only this model's runs")
+    parser.add_argument('runs', nargs='+', metavar='RUN', help=RUNS)
+    add_options(parser)
     parser.add_argument('--results-dir', help=f'of the files for the leaderboard ({config.Knobs.results_dir})')
-    parser.add_argument('--demo', action='store_true', help='the runs of --demo, and their files')
     return status_of(run, parser.parse_intermixed_args(argv))
 
 

@@ -9,9 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+import config
 from engine.files import METRICS, UserError, first_line, metric_names, read_json, read_lines
 
 BASELINE = 'baseline'       # how the runs without a --name are called
+RUNS = f'a folder of a run or of runs, a pattern of such folders in quotes, the --name of runs, or {BASELINE}: those ' \
+       'without one'        # what a RUN is on the command line
 # What NumPy and zipfile raise for a damaged .npz; TypeError and AttributeError: for a .npy, which is no container.
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError, TypeError, AttributeError)
 
@@ -86,6 +89,17 @@ def find_runs(words, runs_dir, model=''):
         left = f': {len(unfinished)} unfinished ones' if unfinished else ''
         raise UserError(f'{named}: no finished run{left}.')
     return sorted(records.values(), key=lambda run: (run.task, run.seed, str(run.folder))), unfinished
+
+
+def add_options(parser):
+    """The options of a command line that say where runs are."""
+    parser.add_argument('--runs-dir', help=f'where named runs are ({config.Knobs.runs_dir})')
+    parser.add_argument('--model', default='', help="only this model's runs")
+    parser.add_argument('--demo', action='store_true', help=f'the runs of --demo, in {config.DEMO["runs_dir"]}')
+
+
+def runs_dir_of(args):
+    return args.runs_dir or (config.DEMO['runs_dir'] if args.demo else config.Knobs.runs_dir)
 
 
 def folders_of(word, runs_dir):

@@ -28,7 +28,7 @@ import config
 from engine.files import UserError, show_value, status_of, write_file
 from tools import analysis, compare, figures
 from tools.page import Shaded, Words, document, figure, heading, paragraph, quotation, row, table
-from tools.records import BASELINE, find_runs
+from tools.records import BASELINE, RUNS, add_options, find_runs, runs_dir_of
 
 MISTAKES = 20           # shown of each group of runs
 # Knobs that are told of each group of runs, and when: always, or where they are set.
@@ -572,17 +572,14 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog='python -m tools.report', description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', nargs='*', metavar='RUN', help='a folder of a run or of runs, a pattern of such '
-                        f"folders, the --name of runs in RUNS_DIR, or '{BASELINE}': those without one (all there)")
+    parser.add_argument('runs', nargs='*', metavar='RUN', help=f'{RUNS} (all in RUNS_DIR)')
     parser.add_argument('--against', metavar='WORD', help='a second set of runs, shown beside the first')
-    parser.add_argument('--model', default='', help="only this model's runs")
     parser.add_argument('--diagnostic', metavar='FILE', help="MNLI's labelled diagnostic-full.tsv (that in the "
                         'DATA_DIR of the runs, if it is there)')
-    parser.add_argument('--demo', action='store_true', help=f'the runs in {config.DEMO["runs_dir"]}')
-    parser.add_argument('--runs-dir', help='where runs are (runs)')
+    add_options(parser)
     parser.add_argument('--to', metavar='FILE', help='the page (RUNS_DIR/report.html)')
     args = parser.parse_intermixed_args(argv)
-    args.runs_dir = args.runs_dir or (config.DEMO['runs_dir'] if args.demo else 'runs')
+    args.runs_dir = runs_dir_of(args)
     return status_of(report, args, shlex.join(['python', '-m', 'tools.report', *argv]))
 
 
