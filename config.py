@@ -86,6 +86,10 @@ MODELS = {
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
 
+DEMO = {'model': 'minilm', 'data_dir': str(ROOT / 'demo'), 'runs_dir': 'runs/demo', 'results_dir': 'results/demo',
+        'epochs': 5, 'fresh': True}
+
+
 def knob(default, help, low=None, high=None, choices=None):
     """A knob: its default, its line in --help, and the values it takes (inclusive range, or a list)."""
     return dataclasses.field(default=default, metadata={'help': help, 'low': low, 'high': high, 'choices': choices})
@@ -95,9 +99,14 @@ def knob(default, help, low=None, high=None, choices=None):
 class Knobs:
     """Every knob of every script; each is also a command-line option. None: from the model's recipe, or as it says.
 
-    A script may give a value for each recipe: `epochs={'bert': 10, 'electra': 3}`. A family of scripts adds knobs of
-    its own by subclassing this (with @dataclasses.dataclass): each is an option of these scripts then.
+    A script may give a value for each recipe or model: `epochs={'bert': 10, 'electra': 3}`. A family of scripts adds
+    knobs of its own by subclassing this (with @dataclasses.dataclass): each is an option of these scripts then. Such a
+    family may also say of which sizes --model may name a model that it makes with fresh values.
     """
+    unused = ()                 # knobs that a family has no use for
+    fresh_models = {}           # {name of the sizes: the recipe that such a model is fine-tuned with later}
+    demo_settings = DEMO        # what --demo sets, unless the command line says otherwise
+
     # What and where
     model: str = knob('bert-base-uncased', f'a folder with a checkpoint, or one of: {", ".join(MODELS)}')
     init: str = knob('', 'start from the weights of this run: a folder in runs/')
@@ -162,35 +171,34 @@ class Knobs:
         path = Path(self.script).with_suffix('')
         return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
 
+    def made_model(self):
+        """What the script's model is (checkpoints.py, Made) where that is not what --model names; else None."""
+        return
+
     def settle(self, script, recipe, given):
         """These knobs with every value settled: `given` (the command line), else the script's, else the recipe's.
 
-        A knob the script gives by recipe is looked up by the recipe's name, then by its family ('electra-large', then
-        'electra').
+        A value that the script gives by name is looked up by the model's name, by the recipe's, and by its family
+        ('electra-large', then 'electra').
         """
-        family = recipe.split('-')[0]
+        names = given.get('model', self.model), recipe, recipe.split('-')[0]
         values = {}
         for field in options(self):
             value = given.get(field.name, getattr(self, field.name))
             if isinstance(value, dict):
-                value = value.get(recipe, value.get(family, field.default))
+                value = next((value[name] for name in names if name in value), field.default)
             values[field.name] = RECIPES[recipe].get(field.name) if value is None else value
         return dataclasses.replace(self, script=str(Path(script).resolve()), recipe=recipe, **values)
 
 
 def options(knobs):
     """The fields of a Knobs, or of a subclass, that are command-line options."""
-    return [field for field in dataclasses.fields(knobs) if 'help' in field.metadata]
+    return [field for field in dataclasses.fields(knobs) if 'help' in field.metadata and field.name not in knobs.unused]
 
 
 # Knobs that change no number.
 FREE = ('name', 'fresh', 'runs_dir', 'results_dir', 'model_dir', 'cache_dir', 'cache', 'eval_batch_size', 'save_every',
         'quiet')
-
-# What --demo sets, unless the command line says otherwise.
-DEMO = {'model': 'minilm', 'data_dir': str(ROOT / 'demo'), 'runs_dir': 'runs/demo', 'results_dir': 'results/demo',
-        'epochs': 5, 'fresh': True}
-
 
 def parse_args(knobs, program, description, argv=None):
     """The knobs that the command line sets, as {name: value}. Exits with status 2 on an unknown option or bad value."""
@@ -216,7 +224,7 @@ def parse_args(knobs, program, description, argv=None):
         known = [name for action in parser._actions for name in action.option_strings]
         close = difflib.get_close_matches(unknown[0].split('=')[0], known, 1)
         parser.error(f'unknown option {unknown[0]}' + (f'; did you mean {close[0]}?' if close else ''))
-    return (DEMO if getattr(given, 'demo', False) else {}) | vars(given)
+    return (knobs.demo_settings if getattr(given, 'demo', False) else {}) | vars(given)
 
 
 def shown_default(name, default):

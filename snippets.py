@@ -6,23 +6,25 @@ from typing import NamedTuple
 
 import config
 from engine.backend import keras, tf
-from engine.checkpoints import download, open_model
+from engine.checkpoints import Checkpoint, Made, download, model_of, open_model
 from engine.devices import use_xla
 from engine.encoders import Mean, build_encoder, build_fresh_encoder
 from engine.files import UserError, each_line, flush, read_lines, run_folder, write_file
+from engine.heads import Corrupt, hidden_words, load_head, replaced_tokens
 from engine.launch import launch
 from engine.layers import Dropout
 from engine.optimizers import build_optimizer
 from engine.prediction import Predictor
 from engine.run import write_outputs, write_result
-from engine.targets import Masked, PerRow, PerToken
+from engine.targets import Masked, PerRow, PerToken, Replaced
 from engine.tokens import tokenize
 from engine.training import train
 
 __all__ = [
-    'Dropout', 'Example', 'Masked', 'Mean', 'PerRow', 'PerToken', 'Predictor', 'UserError', 'build_encoder',
-    'build_fresh_encoder', 'build_optimizer', 'classifier', 'data_file', 'keras', 'launch', 'load_tsv', 'read_lines',
-    'splits', 'swap_pairs', 'tf', 'tokenize', 'train', 'use_xla', 'write_answers',
+    'Checkpoint', 'Corrupt', 'Dropout', 'Example', 'Made', 'Masked', 'Mean', 'PerRow', 'PerToken', 'Predictor',
+    'Replaced', 'UserError', 'build_encoder', 'build_fresh_encoder', 'build_optimizer', 'classifier', 'data_file',
+    'hidden_words', 'keras', 'launch', 'load_head', 'load_tsv', 'model_of', 'open_model', 'read_lines',
+    'replaced_tokens', 'splits', 'swap_pairs', 'tf', 'tokenize', 'train', 'use_xla', 'write_answers',
 ]
 
 # ---- TSV rows -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,16 @@ checks.align and the tests have something to compare with on any machine. Slow a
 import re
 
 import numpy as np
-from scipy.special import erf, log_softmax, softmax
+from scipy.special import erf, expit, log_softmax, softmax
+
+
+def in_reverse(backs):
+    """The backward pass through several operations, given in the order of the forward pass."""
+    def backward(d):
+        for back in reversed(backs):
+            d = back(d)
+        return d
+    return backward
 
 
 class Model:
@@ -140,8 +149,7 @@ class Model:
                 backs.append(back)
 
         def backward(d):
-            for back in reversed(backs):
-                d = back(d)
+            d = in_reverse(backs)(d)
             positions = np.zeros_like(self.variables[f'{root}/position_embeddings'])
             positions[:ids.shape[1]] = d.sum(0)
             self.add(f'{root}/position_embeddings', positions)
@@ -166,9 +174,9 @@ class Model:
         y = np.tanh(y)
         return y, lambda dy: first(back(dy * (1 - y ** 2)))
 
-    def forward(self, ids, segments):
+    def encode(self, ids, segments):
         """Token ids and segment ids (batch, length), id 0 being padding -> the hidden states, embeddings first, each
-        (batch, length, hidden), the text vector (batch, hidden), the logits (batch, units), the backward pass."""
+        (batch, length, hidden), and the backward pass from the last."""
         mask = ids != 0
         x, back = self.embeddings(ids, segments)
         states, backs = [x], [back]
@@ -176,16 +184,17 @@ class Model:
             x, back = self.layer(x, mask, i)
             states.append(x)
             backs.append(back)
-        vector, back = self.text_vector(x, mask)
+        return states, in_reverse(backs)
+
+    def forward(self, ids, segments):
+        """The same -> the hidden states, the text vector (batch, hidden), the logits (batch, units), the backward
+        pass."""
+        states, *backs = self.encode(ids, segments)
+        vector, back = self.text_vector(states[-1], ids != 0)
         backs.append(back)
         logits, back = self.dense(vector, 'classifier')
         backs.append(back)
-
-        def backward(d):
-            d = d * self.scale
-            for back in reversed(backs):
-                d = back(d)
-        return states, vector, logits * self.scale, backward
+        return states, vector, logits * self.scale, lambda d: in_reverse(backs)(d * self.scale)
 
     def loss(self, ids, segments, labels):
         """The mean cross-entropy, or the mean squared error over scale**2 where there is one logit. Its gradients by
@@ -201,6 +210,47 @@ class Model:
         gradient[rows, labels] -= 1
         backward(gradient / len(labels))
         return -log_softmax(logits, -1)[rows, labels].mean()
+
+    # ---- Pre-training
+
+    def hidden_words(self, x, places, head):
+        """The last layer's states (batch, length, hidden) and places (batch, slots) -> the logits of all words, (batch,
+        slots, words), and the backward pass. head: 'cls/predictions/transform' or 'generator_predictions'."""
+        rows = np.arange(len(x))[:, None]
+        table, bias = f'{self.root}/embeddings/word_embeddings', f'{head.removesuffix("/transform")}/output_bias'
+        y, back_dense = self.dense(x[rows, places], f'{head}/dense')
+        y, back_active = self.activation(y)
+        y, back_norm = self.norm(y, f'{head}/LayerNorm')
+        logits = y @ self.variables[table].T + self.variables[bias]
+
+        def backward(d):
+            words = d.reshape(-1, d.shape[-1])
+            self.add(bias, words.sum(0))
+            self.add(table, words.T @ y.reshape(-1, y.shape[-1]))
+            states = np.zeros_like(x)
+            np.add.at(states, (rows, places), back_dense(back_active(back_norm(d @ self.variables[table]))))
+            return states
+        return logits, backward
+
+    def hidden_words_loss(self, x, places, words, used, head):
+        """The mean cross-entropy over the slots that are used (batch, slots), and its gradient by x."""
+        logits, backward = self.hidden_words(x, places, head)
+        share = used / used.sum()
+        gradient = softmax(logits, -1)
+        losses = -np.take_along_axis(log_softmax(logits, -1), words[:, :, None], -1)[:, :, 0]
+        np.put_along_axis(gradient, words[:, :, None], np.take_along_axis(gradient, words[:, :, None], -1) - 1, -1)
+        return (losses * share).sum(), backward(gradient * share[:, :, None])
+
+    def replaced_loss(self, x, is_replaced, is_real, weight):
+        """The binary cross-entropy for every token, its mean over the real ones (batch, length), and its gradient by x
+        times `weight`."""
+        y, back_dense = self.dense(x, 'discriminator_predictions/dense')
+        y, back_active = self.activation(y)
+        logits, back_logit = self.dense(y, 'discriminator_predictions/dense_1')
+        logits, share = logits[:, :, 0], is_real / is_real.sum()
+        losses = np.logaddexp(0, logits) - logits * is_replaced
+        gradient = (expit(logits) - is_replaced) * share * weight
+        return (losses * share).sum(), back_dense(back_active(back_logit(gradient[:, :, None])))
 
     # ---- Fine-tuning
 

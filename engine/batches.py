@@ -108,10 +108,10 @@ def fewest_widths(longest, rows, allowed, most=None):
 def training_steps(knobs, data, epoch):
     """Yield (rows, used, count) of every training step of an epoch. rows: (batch_size,), always full, so that XLA and
     several devices see one shape; used: 1, or 0 for rows that only fill the last batch up; count: the elements with a
-    weight of the grad_accumulation steps that make one update, together."""
+    weight of the grad_accumulation steps that make one update, together; for several targets of each."""
     size = knobs.batch_size * knobs.grad_accumulation
     for rows in epoch_batches(knobs, data, epoch):
-        count = max(data.targets.counts(rows).sum(), 1)
+        count = tf.nest.map_structure(lambda counts: max(counts.sum(), 1), data.targets.counts(rows))
         used = np.zeros(size, np.float32)
         used[:len(rows)] = 1.0
         full = np.resize(rows, size)
@@ -124,10 +124,11 @@ def training_batch(knobs, data, step, widths, epoch):
     rows, used, count = step
     ids, segments = data.batch(rows, widths)
     ids, more, targets, weights = data.targets.batch(ids, rows, (knobs.seed, epoch))
-    while used.ndim < weights.ndim:
-        used = used[:, None]
-    weight = np.float32(weights.size * knobs.grad_accumulation / count)
-    return (ids, segments, *more), targets, weights * used * weight
+
+    def weigh(weights, count):
+        is_used = used.reshape(-1, *[1] * (weights.ndim - 1))
+        return weights * is_used * np.float32(weights.size * knobs.grad_accumulation / count)
+    return (ids, segments, *more), targets, tf.nest.map_structure(weigh, weights, count)
 
 
 def training_stream(knobs, data, widths, plan, step=0):

@@ -8,13 +8,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import safetensors
 
 import config
 from engine.backend import tf
-from engine.families import FAMILIES, encoder_shapes, hugging_face_name
+from engine.families import (
+    FAMILIES,
+    encoder_shapes,
+    head_name,
+    hugging_face_name,
+    replaced_head_shapes,
+    words_head_shapes,
+)
 from engine.files import UserError, first_line, read_json
 
 
@@ -185,8 +193,12 @@ class Checkpoint:
 
     @functools.cached_property
     def _names(self):
-        """{Hugging Face's name: Google's} of the encoder's variables."""
-        return {hugging_face_name(name, self.family): name for name in encoder_shapes(self.family, self.config)}
+        """{Hugging Face's name: Google's} of the variables of the encoder and of the heads of pre-training."""
+        heads = words_head_shapes(self.family, self.config)
+        if self.family == 'electra':
+            heads |= replaced_head_shapes(self.config)
+        return {hugging_face_name(name, self.family): name for name in encoder_shapes(self.family, self.config)} | {
+            head_name(name, self.family): name for name in heads}
 
     def transposed(self, name):
         """PyTorch's dense layers hold (outputs, inputs)."""
@@ -295,6 +307,19 @@ def open_model(name, model_dir):
     return Checkpoint(folder)
 
 
+class Made(NamedTuple):
+    """A model that a script makes, as its run's files describe it and --model finds it there."""
+    family: str
+    config: dict        # its sizes, as Checkpoint.config has them
+    pooling: str
+    folder: Path        # which has its vocab.txt
+
+
+def model_of(knobs):
+    """What model a run has: a Made where the script makes one, else the Checkpoint that --model names."""
+    return knobs.made_model() or open_model(knobs.model, knobs.model_dir)
+
+
 def check_shapes(checkpoint):
     """That the sizes of the configuration are those of the variables, before a model of these sizes is made. Raises
     UserError."""
@@ -309,7 +334,7 @@ def skipped_variables(checkpoint, used):
     skipped = {}
     for name in sorted(set(checkpoint.shapes) - set(used)):
         reason = next((why for pattern, why in SKIPPED.items() if re.fullmatch(pattern, name)), None)
-        if checkpoint.knobs and not name.startswith(('bert/', 'electra/')):
+        if reason is None and checkpoint.knobs and not name.startswith(('bert/', 'electra/')):
             reason = 'head of another task'
         if reason is None:
             raise UserError(f'{checkpoint.path}: variable {name} belongs to nothing that is known here; '

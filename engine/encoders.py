@@ -11,7 +11,8 @@ import bert4keras.models
 
 from engine import layers as fast
 from engine.backend import GPUS, keras, quiet, tf
-from engine.checkpoints import Checkpoint, check_shapes, load_variables, open_model
+from engine.checkpoints import Checkpoint, check_shapes, load_variables, model_of, open_model
+from engine.families import FAMILIES
 from engine.files import UserError
 
 # ---- Layers and families --------------------------------------------------------------------------------------------
@@ -59,9 +60,10 @@ class Layers:
     ALBERT's LayerNorm with another epsilon); matrix products, gelu and dropout follow the policy.
     """
 
-    def __init__(self, layer_norm_eps, seed, fresh, **settings):
+    def __init__(self, layer_norm_eps, seed, fresh, given_inputs=None, **settings):
         super().__init__(**settings)
         self.layer_norm_eps, self.seed, self.hidden_states = layer_norm_eps, seed, []
+        self.given_inputs = given_inputs
         # Without fresh values every one comes from the checkpoint.
         self.initial_values = FreshValues(seed) if fresh else keras.initializers.Zeros()
 
@@ -78,9 +80,15 @@ class Layers:
         elif layer is bert4keras.layers.LayerNormalization:
             layer = fast.LayerNormalization
             options |= {'dtype': 'float32', 'epsilon': self.layer_norm_eps}
-        elif layer in (bert4keras.layers.Embedding, bert4keras.layers.PositionEmbedding, keras.layers.Add):
+        elif layer is bert4keras.layers.Embedding:
+            layer = fast.Embedding
+            options['dtype'] = 'float32'
+        elif layer in (bert4keras.layers.PositionEmbedding, keras.layers.Add):
             options['dtype'] = 'float32'
         return super().apply(inputs, layer, arguments, **options)
+
+    def get_inputs(self):
+        return self.given_inputs or super().get_inputs()
 
     def apply_embeddings(self, inputs):
         self.hidden_states.append(super().apply_embeddings(inputs))
@@ -145,6 +153,9 @@ class Encoder(NamedTuple):
     sequence: object        # the last layer's, without Keras's mask, by which Keras would scale a loss of its tokens
     vector: object          # the text, by the model's own pooling, (batch, hidden)
     words: object           # the layer of the word embeddings: .embeddings, (words, embedding size), for tied heads
+    embeddings: dict        # {name: layer} of all that makes the embeddings' output but dropout and projection
+    family: str             # 'bert', 'electra', ...
+    settings: dict          # its sizes, as Checkpoint.config has them
 
 
 def build_encoder(knobs):
@@ -163,59 +174,87 @@ def build_encoder(knobs):
     return encoder
 
 
-def build_fresh_encoder(knobs, family, settings, prefix=''):
+def build_fresh_encoder(knobs, family, settings, prefix='', inputs=None, embeddings=None):
     """An encoder of this family ('bert', 'electra', ...) and these sizes (as Checkpoint.config has them), with the
-    initial values of pre-training. prefix: of the names of its layers and variables, where a model has two encoders."""
+    initial values of pre-training.
+
+    Where a model has two encoders: prefix, of the names of this one's layers and variables ('generator/'); inputs: the
+    token ids and segment ids to compute it of; embeddings: the other one's Encoder.embeddings, to use the same.
+    """
     pooling = 'cls' if knobs.pooling == 'auto' else knobs.pooling
-    return assemble(knobs, family, settings, pooling, fresh=True, prefix=prefix)[0]
+    return assemble(knobs, family, settings, pooling, True, prefix, inputs, embeddings)[0]
 
 
-def assemble(knobs, family, settings, pooling, fresh=False, prefix=''):
+def assemble(knobs, family, settings, pooling, fresh=False, prefix='', inputs=None, embeddings=None):
     """(Encoder, {name: variable}): the graph."""
     if knobs.maxlen > settings['max_position_embeddings']:
         raise UserError(f'--maxlen {knobs.maxlen}: the model has {settings["max_position_embeddings"]} positions.')
-    activation = settings['hidden_act']
-    if activation in ('gelu_tanh', 'gelu_erf'):
-        # On a GPU the rule for XLA decides about the whole step; gelu alone would be compiled for every new shape.
-        activation = getattr(fast, activation)(jit=bool(knobs.jit) if GPUS else knobs.jit is not False)
-    seed = knobs.seed
-    if prefix:      # other values and another dropout than the encoder beside it
-        seed = (seed + zlib.crc32(prefix.encode())) % 2**31
-    is_mixed = knobs.precision not in ('auto', 'float32')
-    keras.mixed_precision.set_global_policy(f'mixed_{knobs.precision}' if is_mixed else 'float32')
+    keras.mixed_precision.set_global_policy(policy(knobs))
     try:
         with quiet():
             transformer = bert4keras.models.build_transformer_model(
-                model=MODELS[family], return_keras_model=False, seed=seed, fresh=fresh, prefix=prefix,
-                **settings | {'hidden_act': activation})
+                model=MODELS[family], return_keras_model=False, seed=seed_for(knobs, prefix), fresh=fresh,
+                prefix=prefix, given_inputs=inputs,
+                layers={prefix + name: layer for name, layer in (embeddings or {}).items()},
+                **settings | {'hidden_act': activation(knobs, settings)})
     finally:
         keras.mixed_precision.set_global_policy('float32')      # for what the script builds on top
-    layers, mapping = transformer.layers, transformer.variable_mapping()
+    layers = {name.removeprefix(prefix): layer for name, layer in transformer.layers.items()}
 
     sequence = transformer.hidden_states[-1]
     vector = Mean(name=f'{prefix}Mean')(sequence) if pooling == 'mean' else sequence[:, 0]
     if pooling == 'pooler':
-        name = f'{prefix}Pooler-Dense'
-        layers[name] = keras.layers.Dense(settings['hidden_size'], 'tanh', kernel_initializer=transformer.initializer,
-                                          name=name)
-        vector = layers[name](vector)
+        layers['Pooler-Dense'] = keras.layers.Dense(
+            settings['hidden_size'], 'tanh', kernel_initializer=transformer.initializer, name=f'{prefix}Pooler-Dense')
+        vector = layers['Pooler-Dense'](vector)
     inputs = transformer.inputs
     if len(inputs) == 1:
         inputs = [*inputs, keras.Input((None,), name=f'{prefix}Input-Segment')]
 
-    variables = {}
-    for layer_name, names in mapping.items():
-        if layer_name in layers:
-            NAMES[layers[layer_name]] = [prefix + name for name in names]
-            variables.update(zip(NAMES[layers[layer_name]], layers[layer_name].trainable_weights, strict=True))
+    variables, root = {}, f'{FAMILIES[family][0]}/'
+    for name, names in transformer.variable_mapping().items():
+        if name in layers:
+            if prefix:
+                names = [own.replace(root, prefix) for own in names]
+            variables.update(name_variables(layers[name], names))
+    tied = {name: layers[name] for name in EMBEDDINGS if name in layers}
     encoder = Encoder(inputs, transformer.hidden_states, Unmasked(name=f'{prefix}Sequence')(sequence), vector,
-                      layers[f'{prefix}Embedding-Token'])
+                      layers['Embedding-Token'], tied, family, settings)
     return encoder, variables
+
+
+EMBEDDINGS = ('Embedding-Token', 'Embedding-Segment', 'Embedding-Position', 'Embedding-Norm')
+
+
+def policy(knobs):
+    """The name of Keras's policy for --precision."""
+    return 'float32' if knobs.precision in ('auto', 'float32') else f'mixed_{knobs.precision}'
+
+
+def activation(knobs, settings):
+    """The activation function of a model of these settings, for Keras."""
+    name = settings['hidden_act']
+    if name not in ('gelu_tanh', 'gelu_erf'):
+        return name
+    # On a GPU the rule for XLA decides about the whole step; gelu alone would be compiled for every new shape.
+    return getattr(fast, name)(jit=bool(knobs.jit) if GPUS else knobs.jit is not False)
+
+
+def seed_for(knobs, prefix):
+    """Other values and another dropout for the second encoder of a model than for the first."""
+    return (knobs.seed + zlib.crc32(prefix.encode())) % 2**31 if prefix else knobs.seed
 
 
 # ---- Names ----------------------------------------------------------------------------------------------------------
 
-NAMES = weakref.WeakKeyDictionary()     # {layer of an encoder: Google's names of its variables}, filled by assemble()
+NAMES = weakref.WeakKeyDictionary()     # {layer: Google's names of its variables}, filled by name_variables()
+
+
+def name_variables(layer, names):
+    """Give a layer's variables Google's names; of a layer that two encoders have, those that the later one gives it.
+    Returns {name: variable}."""
+    NAMES[layer] = names
+    return dict(zip(names, layer.trainable_weights, strict=True))
 
 
 def named_weights(model):
@@ -237,8 +276,7 @@ def load_run(knobs, model):
     weights = named_weights(model)
     # The labels' names alone do not do: '0' and '1' mean something else in every task.
     is_same = run.task == knobs.task and run.knobs.get('labels') == list(knobs.labels)
-    model_folder = open_model(knobs.model, knobs.model_dir).folder
-    if (run.folder / 'vocab.txt').read_bytes() != (model_folder / 'vocab.txt').read_bytes():
+    if (run.folder / 'vocab.txt').read_bytes() != (model_of(knobs).folder / 'vocab.txt').read_bytes():
         raise UserError(f'--init {knobs.init}: its vocabulary is not that of --model {knobs.model}.')
     if not is_same:
         weights = {name: v for name, v in weights.items() if name.startswith(('bert/', 'electra/'))}

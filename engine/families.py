@@ -65,6 +65,44 @@ def encoder_shapes(family, settings):
     return shapes
 
 
+def words_head_shapes(family, settings):
+    """{name: shape} of the head that predicts hidden words (Devlin et al. 2019, section 3.1; in ELECTRA the
+    generator's), as the authors' code names them. Its matrix is the word embeddings."""
+    embedding = settings.get('embedding_size', settings['hidden_size'])
+    root = WORDS_HEADS[family][0]
+    return {f'{root}/dense/kernel': (settings['hidden_size'], embedding), f'{root}/dense/bias': (embedding,),
+            f'{root}/LayerNorm/beta': (embedding,), f'{root}/LayerNorm/gamma': (embedding,),
+            f'{root.removesuffix("/transform")}/output_bias': (settings['vocab_size'],)}
+
+
+def replaced_head_shapes(settings):
+    """The same of ELECTRA's head that finds replaced tokens."""
+    hidden, root = settings['hidden_size'], 'discriminator_predictions'
+    return {f'{root}/dense/kernel': (hidden, hidden), f'{root}/dense/bias': (hidden,),
+            f'{root}/dense_1/kernel': (hidden, 1), f'{root}/dense_1/bias': (1,)}
+
+
+# Of the head for hidden words: Google's name, and what Hugging Face's names have different beyond dots.
+_BERT_HEAD = 'cls/predictions/transform', {'output_bias': 'bias'}
+WORDS_HEADS = {
+    'bert': _BERT_HEAD, 'albert_zh': _BERT_HEAD,
+    'albert': ('cls/predictions/transform', {'cls/predictions/transform/': 'predictions/',
+                                             'cls/predictions/output_bias': 'predictions/bias'}),
+    'distilbert': ('cls/predictions/transform', {'cls/predictions/transform/dense/': 'vocab_transform/',
+                                                 'cls/predictions/transform/LayerNorm/': 'vocab_layer_norm/',
+                                                 'cls/predictions/output_bias': 'vocab_projector/bias'}),
+    'electra': ('generator_predictions', {'generator_predictions/output_bias': 'generator_lm_head/bias',
+                                          'dense_1/': 'dense_prediction/'}),
+}
+
+
+def head_name(name, family):
+    """Hugging Face's name of a variable of these heads."""
+    for old, new in WORDS_HEADS[family][1].items():
+        name = name.replace(old, new)
+    return re.sub(r'/beta$', '/bias', re.sub(r'/(kernel|gamma)$', '/weight', name)).replace('/', '.')
+
+
 def hugging_face_name(name, family):
     """Hugging Face's name of an encoder variable from Google's: bert/encoder/layer_0/output/dense/kernel ->
     bert.encoder.layer.0.output.dense.weight (whose matrix is the transposed one)."""

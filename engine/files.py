@@ -181,5 +181,9 @@ def show_value(value, digits=2):
 
 
 def show(row, digits=2, between='  '):
-    """The metrics of an epoch, for people."""
-    return between.join(f'{name} {show_value(row[name], digits)}' for name in metric_names(row))
+    """The metrics of an epoch, for people: shares as percent, losses and perplexities as they are."""
+    words = []
+    for name in metric_names(row):
+        is_share = not name.endswith(('loss', 'perplexity')) or row[name] is None
+        words.append(f'{name} {show_value(row[name], digits) if is_share else f"{row[name]:.3f}"}')
+    return between.join(words)

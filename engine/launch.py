@@ -61,7 +61,9 @@ def settle(knobs, script, given, recipe=None):
     """A script's knobs with every value settled: `given` (the command line), the script's, the recipe's (by default
     that of the model), and the device's. `script`: the path of its file. Raises UserError."""
     model = given.get('model', knobs.model)
-    if recipe is None and model in config.MODELS:
+    if recipe is None and model in knobs.fresh_models:
+        recipe = knobs.fresh_models[model]
+    elif recipe is None and model in config.MODELS:
         recipe = config.MODELS[model].recipe
     elif recipe is None:
         recipe = open_model(model, given.get('model_dir', knobs.model_dir)).recipe

@@ -76,6 +76,20 @@ class Attention(bert4keras.layers.MultiHeadAttention):
         return tf.nn.softmax(scores + padding[:, None, None, :])
 
 
+class Embedding(bert4keras.layers.Embedding):
+    """bert4keras's; as the output layer that is tied to it (mode 'dense') in the type of its input."""
+
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, autocast=False, **options)
+
+    @plain
+    def call(self, inputs, mode='embedding'):
+        """Token ids -> (..., size); with mode 'dense' (..., size) -> (..., words)."""
+        if mode == 'embedding':
+            return super().call(inputs)
+        return tf.matmul(inputs, tf.cast(self.embeddings, inputs.dtype), transpose_b=True)
+
+
 class FeedForward(bert4keras.layers.FeedForward):
     """bert4keras's, on matrices."""
 

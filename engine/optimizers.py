@@ -255,11 +255,11 @@ def build_optimizer(knobs, model, rows, lookup=None):
     return keras.mixed_precision.LossScaleOptimizer(optimizer) if knobs.precision == 'float16' else optimizer
 
 
-def train_rows(model, rows):
-    """AdamW.train_rows() of the model's optimizer, where it is ours."""
+def train_rows(model, data):
+    """AdamW.train_rows() of the model's optimizer, where it is ours and has a lookup, for the words of this data."""
     optimizer = inner_optimizer(model)
-    if isinstance(optimizer, AdamW):
-        optimizer.train_rows(rows)
+    if isinstance(optimizer, AdamW) and optimizer.lookup is not None:
+        optimizer.train_rows(data.words())
 
 
 def decay_other_rows(model):

@@ -20,8 +20,8 @@ def best_row(rows):
 # ---- Files ----------------------------------------------------------------------------------------------------------
 
 
-def write_metrics(folder, knobs, rows):
-    """metrics.json, metrics.csv and curve.png of the epochs so far."""
+def write_metrics(folder, knobs, rows, panels=None):
+    """metrics.json, metrics.csv and curve.png of the epochs so far. panels: see training.py."""
     write_json(folder / METRICS, {'finished': False, 'best': best_row(rows), 'last': rows[-1], 'epochs': rows})
     table = io.StringIO()
     writer = csv.DictWriter(table, rows[0], lineterminator='\n')
@@ -29,14 +29,23 @@ def write_metrics(folder, knobs, rows):
     writer.writerows(rows)
     write_file(folder / 'metrics.csv', table.getvalue())
     title = f'{knobs.task}, {Path(knobs.model).name}, seed {knobs.seed}'
-    plot(folder / 'curve.png', title, rows)
+    if panels:
+        plot_panels(folder / 'curve.png', title, rows, panels)
+    else:
+        plot(folder / 'curve.png', title, rows)
+
+
+def load_pyplot():
+    """Takes a second, and only here."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    return pyplot
 
 
 def plot(path, title, rows):
     """The learning curve: training loss and dev metrics by epoch."""
-    import matplotlib  # takes a second, and only here
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
+    pyplot = load_pyplot()
     figure, left = pyplot.subplots(figsize=(6, 4))
     epochs = [row['epoch'] for row in rows]
     left.plot(epochs, [row['loss'] for row in rows], 'k--', marker='.', label='training loss')
@@ -48,9 +57,28 @@ def plot(path, title, rows):
     right.set_ylabel('dev score')
     figure.legend(loc='lower center', ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
+    save_figure(path, figure)
+
+
+def plot_panels(path, title, rows, panels):
+    """A curve by updates for each of {title: names of columns}, beside each other."""
+    figure, axes = load_pyplot().subplots(1, len(panels), figsize=(3.6 * len(panels), 3.4), squeeze=False)
+    updates = [row['update'] for row in rows]
+    for panel, (heading, names) in zip(axes[0], panels.items(), strict=True):
+        for name in names:
+            panel.plot(updates, [row[name] for row in rows], marker='.', label=name)
+        panel.set(title=heading, xlabel='update')
+        if len(names) > 1:
+            panel.legend(frameon=False, fontsize='small')
+    figure.suptitle(title)
+    figure.tight_layout()
+    save_figure(path, figure)
+
+
+def save_figure(path, figure):
     png = io.BytesIO()
     figure.savefig(png, dpi=120, format='png')
-    pyplot.close(figure)
+    load_pyplot().close(figure)
     write_file(path, png.getvalue())
 
 
@@ -117,6 +145,14 @@ def say_epoch(rows, epochs, seconds_left):
     print(f'epoch {row["epoch"]}/{epochs}  loss {row["loss"]:.4f}  {show(row)}  '
           f'best {show_value(best["score"])} (epoch {best["epoch"]})  '
           f'{row["examples_per_second"]:.0f} examples/s  {minutes}:{int(seconds_left) % 60:02} left', flush=True)
+
+
+def say_updates(row, updates, seconds_left):
+    """One line about the stretch of a pre-training just scored, of so many updates."""
+    minutes = int(seconds_left) // 60
+    left = f'{minutes // 60}:{minutes % 60:02}:{int(seconds_left) % 60:02}'
+    print(f'update {row["update"]}/{updates}  loss {row["loss"]:.4f}  {show(row)}  '
+          f'{row["examples_per_second"]:.0f} examples/s  {left} left', flush=True)
 
 
 def say_scores(rows):

@@ -22,7 +22,7 @@ import numpy as np
 
 import config
 from engine.backend import GPUS
-from engine.checkpoints import open_model
+from engine.checkpoints import model_of
 from engine.devices import several_machines
 from engine.files import (
     EARLIER,
@@ -54,15 +54,15 @@ class Status(enum.Enum):
 
 def configuration(knobs):
     """What decides the outcome: the knobs, the model, the code, the versions; not the content of the data."""
-    checkpoint = open_model(knobs.model, knobs.model_dir)
+    model = model_of(knobs)
     return {
         'task': knobs.task, 'recipe': knobs.recipe,
         'knobs': {field.name: getattr(knobs, field.name) for field in config.options(knobs)},
         'source_sha256': source_hashes(knobs.script),
         'versions': {'python': sys.version.split()[0]} | {name: importlib.metadata.version(name) for name in PACKAGES},
         'device': GPUS[0].name if GPUS else 'CPU', 'cores': os.cpu_count(),
-        **checkpoint.config, 'model_type': checkpoint.family,
-        'pooling': checkpoint.pooling if knobs.pooling == 'auto' else knobs.pooling,
+        **model.config, 'model_type': model.family,
+        'pooling': model.pooling if knobs.pooling == 'auto' else knobs.pooling,
     }
 
 
@@ -234,7 +234,7 @@ def begin(knobs):
         for path in folder.glob(pattern):
             path.unlink()
     write_json(folder / 'config.json', configuration(knobs))
-    write_file(folder / 'vocab.txt', (open_model(knobs.model, knobs.model_dir).folder / 'vocab.txt').read_bytes())
+    write_file(folder / 'vocab.txt', (model_of(knobs).folder / 'vocab.txt').read_bytes())
 
 
 def write_outputs(path, outputs, examples):

@@ -2,7 +2,6 @@
 is. Written about once a minute."""
 
 import contextlib
-import hashlib
 import json
 import time
 
@@ -38,7 +37,7 @@ class StateFile:
     have to go on from the same step."""
 
     def __init__(self, knobs, model, callbacks, data):
-        """data: the fingerprint() of what is trained on. The model's optimizer is built, no step is done."""
+        """data: a hash of what is trained on. The model's optimizer is built, no step is done."""
         self.folder, self.model, self.callbacks, self.data = run_folder(knobs), model, callbacks, data
         self.variables = training_variables(model, callbacks)
         self.every = self.pause = knobs.save_every
@@ -131,15 +130,6 @@ def is_plain(value):
 def set_callback_values(callbacks, values):
     for callback, own in zip(callbacks, values, strict=True):
         vars(callback).update(own)
-
-
-def fingerprint(*datas):
-    """A hash of what the model will see: token ids, their order, targets."""
-    digest = hashlib.sha256()
-    for data in datas:
-        for values in (data.ids, data.starts, data.counts, *(data.targets.arrays() if data.targets else ())):
-            digest.update(np.ascontiguousarray(values))
-    return digest.hexdigest()
 
 
 # ---- The file -------------------------------------------------------------------------------------------------------

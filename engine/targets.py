@@ -7,7 +7,8 @@ whoever multiplies a loss by the weights before taking the mean, is the mean ove
 grad_accumulation this holds for the batches that make one update, together.
 
 Targets are objects with these methods, for one of which a batch is (rows, width) token ids:
-- counts(rows): how many elements with a weight each of the rows has;
+- counts(rows): how many elements with a weight each of the rows has; where there are several targets with weights of
+  their own, of each;
 - batch(ids, rows, key): the inputs' token ids (other ones for masked language modelling), what else the model gets as
   input, the targets, and which of them have a weight, as 0 and 1; what is drawn at random depends on the row and on
   `key`, some whole numbers: (seed, epoch) in training, () in prediction;
@@ -86,16 +87,21 @@ class PerToken:
 class Masked:
     """Tokens that are hidden and to be predicted (Devlin et al. 2019, section 3.1), others in every epoch.
 
-    Of the tokens of a row that are no special ones `share` are drawn, at least one and at most `slots`. The model gets
-    their places as a third input, (batch, slots) int32, and predicts (batch, slots) tokens; slots that are not used
-    are at place 0 with weight 0. In the input 80 % of them become [MASK], 10 % any token but [PAD], 10 % stay.
+    Of the tokens of a row that are no special ones `share` are drawn, without replacement, at least one and at most
+    `slots`. The model gets their places as a third input, (batch, slots) int32, and predicts (batch, slots) tokens;
+    slots that are not used are at place 0 with weight 0. In the input the share `masked` of them becomes [MASK], the
+    share `random` any token but [PAD], the others stay. whole_words: the pieces of a word are drawn together; a word
+    that would exceed the number is passed over (google-research/bert, create_pretraining_data.py).
     """
 
-    def __init__(self, data, share=0.15, slots=20):
-        if data.vocabulary.mask is None:
+    def __init__(self, data, share=0.15, slots=20, masked=0.8, random=0.1, whole_words=False):
+        vocabulary = data.vocabulary
+        if vocabulary.mask is None:
             raise UserError('The vocabulary has no [MASK], which masked language modelling needs.')
-        self.special = [0, data.vocabulary.cls, data.vocabulary.sep]
-        self.mask, self.words, self.slots = data.vocabulary.mask, data.vocabulary.tokenizer.get_vocab_size(), slots
+        self.special = [0, vocabulary.cls, vocabulary.sep, vocabulary.mask]
+        self.mask, self.words, self.slots = vocabulary.mask, vocabulary.tokenizer.get_vocab_size(), slots
+        self.masked, self.random, self.data = masked, random, data if whole_words else None
+        self.lengths = data.lengths
         candidates = data.counts.sum(1)
         self.drawn = np.minimum(np.clip(np.round(share * data.lengths).astype(int), 1, slots), candidates)
         places = targets = tf.TensorSpec((None, slots), tf.int32)
@@ -105,20 +111,55 @@ class Masked:
         return self.drawn[rows]
 
     def batch(self, ids, rows, key):
+        order, fate, other = self.noise(ids, rows, key)
+        order[np.isin(ids, self.special)] = 2.0         # behind all others
+        if self.data:
+            places, used = self.choose_words(order, rows)
+        else:
+            places, used = self.choose_tokens(order, rows)
+        row = np.arange(len(rows))[:, None]
+        targets = np.where(used, ids[row, places], 0)
+        fate, other = fate[row, places], 1 + (other[row, places] * (self.words - 1)).astype(np.int32)
+        shown = np.where(fate < self.masked, self.mask, np.where(fate < self.masked + self.random, other, targets))
         hidden = ids.copy()
-        places, targets = (np.zeros((len(rows), self.slots), np.int32) for _ in range(2))
-        used = np.zeros((len(rows), self.slots), np.float32)
+        np.put_along_axis(hidden, places, np.where(used, shown, ids[:, :1]), 1)     # unused slots are on [CLS]
+        return hidden, (places,), targets, used.astype(np.float32)
+
+    def noise(self, ids, rows, key):
+        """Three random numbers from 0 to 1 for every token of each row, whatever batch it is in: 3 x (rows, width)."""
+        noise = np.full((3, *ids.shape), 2.0)
         for i, row in enumerate(rows):
-            random = np.random.default_rng([*key, row])
-            candidates = np.flatnonzero(~np.isin(ids[i], self.special))
-            chosen = np.sort(random.permutation(candidates)[:self.drawn[row]])
+            length = self.lengths[row]
+            noise[:, i, :length] = np.random.default_rng([*key, row]).random((3, length))
+        return noise
+
+    def choose_tokens(self, order, rows):
+        """The places, ascending, of the drawn tokens with the lowest `order` in each row, and which slots are used:
+        (rows, slots) int32 and bool."""
+        width = order.shape[1]
+        lowest = np.full((len(rows), self.slots), width)
+        first = np.argsort(order, axis=1)[:, :self.slots]
+        lowest[:, :first.shape[1]] = first
+        lowest[np.arange(self.slots) >= self.drawn[rows][:, None]] = width
+        lowest.sort(axis=1)
+        used = lowest < width
+        return np.where(used, lowest, 0).astype(np.int32), used
+
+    def choose_words(self, order, rows):
+        """The same for whole words: in the order of their first pieces, each that still has room."""
+        joined = self.data.joined(rows, order.shape[1])
+        places, used = np.zeros((len(rows), self.slots), np.int32), np.zeros((len(rows), self.slots), bool)
+        for i, row in enumerate(rows):
+            starts = np.flatnonzero(~joined[i] & (order[i] <= 1.0))
+            ends = np.append(starts[1:], self.lengths[row])
+            chosen = []
+            for word in np.argsort(order[i, starts]):
+                pieces = [place for place in range(starts[word], ends[word]) if order[i, place] <= 1.0]
+                if len(chosen) + len(pieces) <= self.drawn[row]:
+                    chosen += pieces
             count = len(chosen)
-            places[i, :count], targets[i, :count], used[i, :count] = chosen, ids[i, chosen], 1.0
-            fate = random.random(count)
-            hidden[i, chosen[fate < 0.8]] = self.mask
-            other = chosen[(fate >= 0.8) & (fate < 0.9)]
-            hidden[i, other] = random.integers(1, self.words, size=len(other))
-        return hidden, (places,), targets, used
+            places[i, :count], used[i, :count] = sorted(chosen), True
+        return places, used
 
     def in_prediction(self, data):
         """(targets, used), (rows, slots) each: the tokens that prediction hides, to score its outputs against."""
@@ -134,3 +175,23 @@ class Masked:
 
     def arrays(self):
         return [self.drawn]
+
+
+class Replaced(Masked):
+    """ELECTRA's (Clark et al. 2020, section 2): besides the tokens that were hidden, for the generator, all tokens of
+    the row as they were, (batch, width), for the discriminator. So the targets are two, and so are the weights: of the
+    slots, and of the tokens, special ones included."""
+
+    def __init__(self, data, share=0.15, slots=20, masked=0.85):
+        super().__init__(data, share, slots, masked, random=0.0)
+        places, targets, used = self.specs
+        self.specs = (places, (targets, tf.TensorSpec((None, None), tf.int32)),
+                      (used, tf.TensorSpec((None, None), tf.float32)))
+
+    def counts(self, rows):
+        return self.drawn[rows], self.lengths[rows]
+
+    def batch(self, ids, rows, key):
+        hidden, places, targets, used = super().batch(ids, rows, key)
+        is_real = np.arange(ids.shape[1]) < self.lengths[rows][:, None]
+        return hidden, places, (targets, ids), (used, is_real.astype(np.float32))

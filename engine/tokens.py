@@ -1,6 +1,7 @@
 """Examples as rows of tokens: [CLS] a [SEP] or [CLS] a [SEP] b [SEP], cut to maxlen or in windows."""
 
 import copy
+import hashlib
 import itertools
 from pathlib import Path
 from typing import NamedTuple
@@ -56,6 +57,13 @@ class Tokens:
         other = copy.copy(self)
         other.targets = targets
         return other
+
+    def fingerprint(self):
+        """A hash of what the model sees: token ids, their order, targets."""
+        digest = hashlib.sha256()
+        for values in (self.ids, self.starts, self.counts, *(self.targets.arrays() if self.targets else ())):
+            digest.update(np.ascontiguousarray(values))
+        return digest.hexdigest()
 
     def words(self):
         """The different token ids that the model may see, those of [PAD], [CLS] and [SEP] included, ascending."""

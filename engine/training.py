@@ -23,14 +23,18 @@ from engine.plan import Stage, make_plan
 from engine.prediction import Predictor
 
 
-def train(knobs, model, train_data, dev_data, score, answers=None, callbacks=(), predict=Predictor.predict):
+def train(knobs, model, train_data, dev_data, score, answers=None, callbacks=(), predict=Predictor.predict,
+          panels=None):
     """Train, score on dev after every leg (an epoch, or --score-every updates), end with the weights of the best one.
     Returns a Predictor with these weights. What is left behind: run.py.
 
     score: takes (outputs, data) and returns {metric: value}; the best leg has the highest mean of these. A metric that
     is not defined (nan) counts as lower than any other, so that there always is a best one. answers: takes (outputs,
-    data) and returns a text for each example, for the file of dev mistakes. predict: takes (predictor, data) and
-    returns the outputs, where not all of what the model gives is to be kept.
+    data) and returns a text for each example, for the file of dev mistakes; without it the outputs on dev are not kept,
+    either. predict: takes (predictor, data) and returns the outputs, where not all of what the model gives is needed.
+
+    panels: of a pre-training, {title: names of metrics}, what its curve shows. The weights of the last leg are kept
+    then, not those of a best one: its score is the number of updates.
 
     callbacks: Keras callbacks. on_epoch_begin and _end are called for legs, on_test_begin and _end around scoring on
     dev and saving the weights; of their attributes, variables and plain values (state.py) are saved and restored with
@@ -42,7 +46,7 @@ def train(knobs, model, train_data, dev_data, score, answers=None, callbacks=(),
     if any(getattr(output, '_keras_mask', None) is not None for output in model.outputs):
         raise UserError('An output of the model carries a Keras mask, by which Keras would scale its loss beyond the '
                         'weights of the batch. Build outputs for tokens on encoder.sequence, which has none.')
-    training = Training(knobs, model, train_data, dev_data, score, answers, callbacks, predict)
+    training = Training(knobs, model, train_data, dev_data, score, answers, callbacks, predict, panels)
     training.begin()
     with stopping.postponed():
         while training.stage() != Stage.DONE:
@@ -56,9 +60,9 @@ def train(knobs, model, train_data, dev_data, score, answers=None, callbacks=(),
 class Training:
     """A training under way. `progress` says how far it is."""
 
-    def __init__(self, knobs, model, train_data, dev_data, score, answers, callbacks, predict):
+    def __init__(self, knobs, model, train_data, dev_data, score, answers, callbacks, predict, panels=None):
         self.knobs, self.model, self.train_data, self.dev_data = knobs, model, train_data, dev_data
-        self.score, self.answers, self.predict = score, answers, predict
+        self.score, self.answers, self.predict, self.panels = score, answers, predict, panels
         self.folder, self.plan, self.progress = run_folder(knobs), make_plan(knobs, len(train_data)), state.Progress()
         most = config.XLA_LENGTHS if model.jit_compile else None
         batches = [rows for rows, _, _ in training_steps(knobs, train_data, 0)]
@@ -88,12 +92,12 @@ class Training:
         run.enter(self.knobs, goes_on)
         if not goes_on:
             run.begin(self.knobs)
-        train_rows(self.model, self.train_data.words())
+        train_rows(self.model, self.train_data)
         self.model.optimizer.build(self.model.trainable_variables)      # in the first step it would be traced twice
         self.model.stop_training = False
         self.callbacks.on_train_begin()
         self.state = state.StateFile(self.knobs, self.model, self.callbacks.callbacks,
-                                     state.fingerprint(self.train_data, self.dev_data))
+                                     self.train_data.fingerprint() + self.dev_data.fingerprint())
         if goes_on:
             self.progress = self.state.load(self.plan)
             print(f'The run in {self.folder}/ goes on after {self.progress.step} of {self.plan.leg_ends[-1]} steps.')
@@ -107,7 +111,8 @@ class Training:
         self.state.save(self.progress, done=True)
         stopping.check()
         state.restore(self.folder / WEIGHTS, named_weights(self.model))
-        report.say_scores(self.progress.rows)
+        if not self.panels:
+            report.say_scores(self.progress.rows)
         traced = self.model.train_tf_function       # None where the step is not compiled
         traces = traced.experimental_get_tracing_count() if traced else 1
         if traces > 1:
@@ -206,9 +211,13 @@ class Training:
         self.keep(outputs, answers)
         self.callbacks.on_test_end(row)
         self.callbacks.on_epoch_end(leg, row)
-        legs_left = len(self.plan.leg_ends) - leg - 1
-        report.say_epoch(progress.rows, self.epochs(self.plan.leg_ends[-1]),
-                         legs_left * (row['train_seconds'] + time.monotonic() - began))
+        steps_left = self.plan.leg_ends[-1] - progress.step
+        steps = progress.step - self.plan.leg_start(leg)
+        seconds_left = steps_left / steps * (row['train_seconds'] + time.monotonic() - began)
+        if self.panels:
+            report.say_updates(row, self.plan.leg_ends[-1] // self.knobs.grad_accumulation, seconds_left)
+        else:
+            report.say_epoch(progress.rows, self.epochs(self.plan.leg_ends[-1]), seconds_left)
         if stopping.came() or self.state.due():
             self.state.save(progress)
         stopping.check()
@@ -223,9 +232,11 @@ class Training:
         metrics = {name: float(value) for name, value in self.score(outputs, self.dev_data).items()}
         steps = progress.step - self.plan.leg_start(leg)
         examples = len(self.train_data) * steps / self.plan.steps_in_epoch
+        update = progress.step // self.knobs.grad_accumulation
         return {
-            'epoch': where, 'update': progress.step // self.knobs.grad_accumulation, 'loss': progress.loss, **metrics,
-            'score': sum(metrics.values()) / len(metrics), 'train_seconds': progress.train_seconds,
+            'epoch': where, 'update': update, 'loss': progress.loss, **metrics,
+            'score': update if self.panels else sum(metrics.values()) / len(metrics),
+            'train_seconds': progress.train_seconds,
             'dev_seconds': dev_seconds, 'save_seconds': progress.save_seconds,
             'examples_per_second': examples / progress.train_seconds, 'peak_gib': peak_memory(),
             'same_answer': report.same_answer(self.dev_data, answers)}
@@ -243,10 +254,10 @@ class Training:
             before = report.best_row(rows[:-1])['update'] if rows[1:] else None
             earlier_needed = before is not None and self.state.needs(before)
             state.keep_weights(self.folder, weights, rows[-1]['update'], earlier_needed)
-            run.write_outputs(self.folder / 'dev_outputs.npz', outputs, self.dev_data.examples)
             if self.answers:
+                run.write_outputs(self.folder / 'dev_outputs.npz', outputs, self.dev_data.examples)
                 losses = np.zeros(len(self.dev_data.examples))
                 if self.predict is Predictor.predict:       # else its outputs may be no longer the model's
                     losses = report.losses_of(self.model, self.dev_data, outputs)
                 report.write_mistakes(self.folder / 'dev_predictions.tsv', self.dev_data, answers, losses)
-        report.write_metrics(self.folder, self.knobs, rows)
+        report.write_metrics(self.folder, self.knobs, rows, self.panels)
