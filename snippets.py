@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import config
 from engine.backend import keras, tf
-from engine.checkpoints import Checkpoint, Made, download, model_of, open_model
+from engine.checkpoints import Made, download, model_of, open_model
 from engine.devices import use_xla
 from engine.encoders import Mean, build_encoder, build_fresh_encoder
 from engine.files import UserError, each_line, flush, read_lines, run_folder, write_file
@@ -21,7 +21,7 @@ from engine.tokens import tokenize
 from engine.training import train
 
 __all__ = [
-    'Checkpoint', 'Corrupt', 'Dropout', 'Example', 'Made', 'Masked', 'Mean', 'PerRow', 'PerToken', 'Predictor',
+    'Corrupt', 'Dropout', 'Example', 'Made', 'Masked', 'Mean', 'PerRow', 'PerToken', 'Predictor',
     'Replaced', 'UserError', 'build_encoder', 'build_fresh_encoder', 'build_optimizer', 'classifier', 'data_file',
     'hidden_words', 'keras', 'launch', 'load_head', 'load_tsv', 'model_of', 'open_model', 'read_lines',
     'replaced_tokens', 'splits', 'swap_pairs', 'tf', 'tokenize', 'train', 'use_xla', 'write_answers',

@@ -18,6 +18,7 @@ import snippets
 from checks import kill, reference
 from config import parse_args
 from engine import corpus, files
+from engine.checkpoints import Checkpoint
 from engine.encoders import build_encoder, named_weights
 from engine.heads import Corrupt
 from engine.launch import settle
@@ -421,7 +422,7 @@ def test_a_run_is_killed_goes_on_and_leaves_a_model(script, words, tmp_path, mon
     for folder in (ends['killed'], ends['killed'] / 'update-00000006'):
         knobs = settle(CoLA.knobs, CoLA.__file__, {'model': str(folder), 'maxlen': 32})
         encoder = build_encoder(knobs)
-        of_run = snippets.Checkpoint(folder)
+        of_run = Checkpoint(folder)
         names = named_weights(keras.Model(encoder.inputs, encoder.vector))
         assert all((value == names[key].numpy()).all() for key, value in of_run.read(names))
     assert 'skipped: pre-training head' in capsys.readouterr().out
@@ -433,6 +434,6 @@ def test_mlm_goes_on_from_its_own_head(words, tmp_path, capsys):
     start(MLM, *knobs_of(MLM, tmp_path, words, '--model', folder, '--learning-rate', 1e-9, '--updates', 1,
                          '--whole-words', '--line-by-line'))
     assert 'its head for hidden words is used' in capsys.readouterr().out
-    before, after = (snippets.Checkpoint(one) for one in (folder, folder.with_name('mini-seed42-seed42')))
+    before, after = (Checkpoint(one) for one in (folder, folder.with_name('mini-seed42-seed42')))
     for name, value in after.read(after.shapes):
         np.testing.assert_allclose(value, dict(before.read([name]))[name], atol=1e-6)
