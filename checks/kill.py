@@ -35,8 +35,9 @@ STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 def start(task, folder, options, log):
     """The script as a process of its own, with everything it writes under `folder`."""
     command = [sys.executable, config.ROOT / f'{task}.py', '--deterministic', '--no-fresh', '--save-every', '0',
-               '--runs-dir', folder / 'runs', '--results-dir', folder / 'results', '--cache-dir', folder / 'cache',
-               *options]
+               '--runs-dir', folder / 'runs', '--cache-dir', folder / 'cache', *options]
+    if not task.startswith('pretraining/'):
+        command += ['--results-dir', folder / 'results']
     # In the background of a shell SIGINT would be ignored.
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=config.ROOT,
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
@@ -61,7 +62,7 @@ def differences(one, two):
             or path.name in (STATE, EARLIER)]
     found = {'weights': weights[0].keys() != weights[1].keys() or any(
         weights[0][name].tobytes() != weights[1][name].tobytes() for name in weights[0]),
-        'metrics': rows[0] != rows[1], 'TSV files': not texts[0] or texts[0] != texts[1],
+        'metrics': rows[0] != rows[1], 'TSV files': texts[0] != texts[1],
         f'left behind: {" ".join(left)}': left}
     return [name for name, differs in found.items() if differs]
 

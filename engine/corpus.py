@@ -1,12 +1,13 @@
 """Texts for pre-training: read from files, cut into tokens once, kept in files that are mapped into memory, packed into
 rows. A corpus may be larger than the memory.
 
-A corpus is a folder in the cache:
-    ids.npy         the token ids of all lines, one behind the other
-    joined.npy      (tokens,) whether a token goes on with the word of the one before it
-    lines.npy       (lines,) how many tokens each line has
-    documents.npy   (documents, 3) the first line of each, the number of its file, the line in this file
-    about.json      the files, a hash of the token ids, and how many of them are [UNK]
+A corpus is a folder in the cache, of arrays as numpy's tofile() writes them:
+    ids             (tokens,) the token ids of all lines, one behind the other
+    joined          (tokens,) whether a token goes on with the word of the one before it
+    lines           (lines,) how many tokens each line has
+    documents       (documents, 3) the first line of each, the number of its file, the line in this file
+    rows-...        (rows, 5) what they are packed into for a length and a seed: pack()
+    about.json      the files, a hash of the token ids, how many of them are [UNK], the type of ids
 """
 
 import array
@@ -22,7 +23,7 @@ import numpy as np
 import tokenizers
 
 from engine.console import progress_bar
-from engine.files import UserError, each_line, read_json, whole_folder, write_json
+from engine.files import UserError, each_line, read_json, whole, whole_folder, write_json
 from engine.vocabulary import CHUNK
 
 FORMAT = 1          # of these files; a new number makes the old ones useless
@@ -110,14 +111,20 @@ def unpacked_lines(path):
 
 
 class Corpus:
-    """What is in a corpus's folder, mapped into memory. Attributes as the files above; starts: (lines + 1,) where each
-    line begins in `ids`."""
+    """What is in a corpus's folder, mapped into memory. Attributes as the files above. Raises UserError."""
 
     def __init__(self, folder):
         self.folder, self.about = folder, read_json(folder / 'about.json')
-        self.ids, self.joined, self.lines, self.documents = (
-            np.load(folder / f'{name}.npy', mmap_mode='r') for name in ('ids', 'joined', 'lines', 'documents'))
-        self.starts = np.concatenate([[0], np.cumsum(self.lines, dtype=np.int64)])
+        try:
+            self.ids = np.memmap(folder / 'ids', self.about['type'], 'r')
+            self.joined = np.memmap(folder / 'joined', bool, 'r')
+            self.lines = np.memmap(folder / 'lines', np.int32, 'r')
+            self.documents = np.memmap(folder / 'documents', np.int64, 'r').reshape(-1, 3)
+            is_whole = len(self.joined) == len(self.ids) == self.lines.sum(dtype=np.int64)
+        except (OSError, KeyError, TypeError, ValueError):
+            is_whole = False
+        if not is_whole:
+            raise UserError(f'{folder}: damaged. Delete this folder; the texts are cut into tokens again then.')
 
     def place(self, document):
         """(file, line) where a document begins."""
@@ -158,7 +165,7 @@ def cut_corpus(folder, vocabulary, lines, files, segmenter):
     bar = progress_bar(None, 'tokenize', 'lines')
     kind = np.uint16 if len(joins) <= 2**16 else np.int32
     encode = vocabulary.tokenizer.encode_batch if segmenter else vocabulary.tokenizer.encode_batch_fast
-    with open(folder / 'ids.raw', 'wb') as ids_file, open(folder / 'joined.raw', 'wb') as joined_file:
+    with open(folder / 'ids', 'wb') as ids_file, open(folder / 'joined', 'wb') as joined_file:
         for chunk in chunks_of(lines, CHUNK):
             encodings = encode([line.text for line in chunk], add_special_tokens=False)
             for line, encoding in zip(chunk, encodings, strict=True):
@@ -176,14 +183,13 @@ def cut_corpus(folder, vocabulary, lines, files, segmenter):
             joined.tofile(joined_file)
             bar.update(len(chunk))
     bar.close()
-    total = sum(counts)
-    if not total:
+    if not any(counts):
         raise UserError(f'{files[0]}{" and the others" if files[1:] else ""}: no text in them.')
-    raw_to_npy(folder / 'ids', kind, total)
-    raw_to_npy(folder / 'joined', bool, total)
-    np.save(folder / 'lines.npy', np.array(counts, np.int32))
-    np.save(folder / 'documents.npy', np.array(documents, np.int64).reshape(-1, 3))
-    write_json(folder / 'about.json', {'files': files, 'sha256': digest.hexdigest(), 'unknown': unknown})
+    for name, values in (('lines', counts), ('documents', documents)):
+        with open(folder / name, 'wb') as file:
+            values.tofile(file)
+    write_json(folder / 'about.json', {'files': files, 'sha256': digest.hexdigest(), 'unknown': unknown,
+                                       'type': np.dtype(kind).name})
 
 
 def chunks_of(items, size):
@@ -195,16 +201,6 @@ def chunks_of(items, size):
             chunk = []
     if chunk:
         yield chunk
-
-
-def raw_to_npy(path, kind, count):
-    """Make path.npy of path.raw, piece by piece."""
-    raw = np.memmap(path.with_suffix('.raw'), kind, 'r', shape=(count,))
-    whole = np.lib.format.open_memmap(path.with_suffix('.npy'), 'w+', kind, (count,))
-    for start in range(0, count, 2**24):
-        whole[start:start + 2**24] = raw[start:start + 2**24]
-    whole.flush()
-    path.with_suffix('.raw').unlink()
 
 
 def joining_tokens(tokenizer):
@@ -296,39 +292,65 @@ FULL_STOPS = '.!?。！？…'
 
 
 def pack(corpus, vocabulary, maxlen, seed, line_by_line=False):
-    """(rows, 5) int64: start and count of each row's first segment in corpus.ids, of its second, and its document.
-    line_by_line: every line is a row, cut to maxlen."""
-    tokenizer = vocabulary.tokenizer
+    """(rows, 5) int64, mapped into memory: start and count of each row's first segment in corpus.ids, of its second,
+    and its document. line_by_line: every line is a row, cut to maxlen. Packed once for a length and a seed."""
+    path = corpus.folder / f'rows-{maxlen}-{"lines" if line_by_line else seed}'
+    if not path.is_file():
+        with whole(path) as beside, open(beside, 'wb') as file:
+            if line_by_line:
+                pack_lines(corpus, maxlen, file)
+            else:
+                pack_documents(corpus, vocabulary, Packer(maxlen, seed), file)
+    return np.memmap(path, np.int64, 'r').reshape(-1, 5)
+
+
+def pack_documents(corpus, vocabulary, packer, file):
+    tokenizer, most = vocabulary.tokenizer, (packer.maxlen - 3) // 2
     ends = np.zeros(tokenizer.get_vocab_size(), bool)
     ends[[tokenizer.token_to_id(stop) for stop in FULL_STOPS if tokenizer.token_to_id(stop) is not None]] = True
-    first_lines = [*corpus.documents[:, 0].tolist(), len(corpus.lines)]
-    starts, packer, most = corpus.starts, Packer(maxlen, seed), (maxlen - 3) // 2
-    if line_by_line:
-        counts = np.minimum(corpus.lines, maxlen - 2).astype(np.int64)
-        document = np.repeat(np.arange(len(corpus.documents)), np.diff(first_lines))
-        return np.stack([starts[:-1], counts, starts[:-1] + counts, 0 * counts, document], 1)[counts > 0]
-    bar = progress_bar(len(corpus.documents), 'pack', 'documents')
-    for document in range(len(corpus.documents)):
-        first, last = first_lines[document], first_lines[document + 1]
-        for start, count in zip(starts[first:last].tolist(), corpus.lines[first:last].tolist(), strict=True):
+    start = 0
+    for document, counts in documents_of(corpus):
+        for count in counts:
             pieces = [count] if count <= most else pieces_of(corpus.ids[start:start + count], most, ends)
             for piece in pieces:
                 packer.add(start, piece, document)
                 start += piece
         packer.end(document)
+        packer.rows.tofile(file)
+        del packer.rows[:]
+
+
+def pack_lines(corpus, maxlen, file):
+    start = 0
+    for document, counts in documents_of(corpus):
+        for count in counts:
+            if count:
+                kept = min(count, maxlen - 2)
+                np.array([start, kept, start + kept, 0, document], np.int64).tofile(file)
+            start += count
+
+
+def documents_of(corpus):
+    """Yield (number, [tokens of each line]) of every document."""
+    bar = progress_bar(len(corpus.documents), 'pack', 'documents')
+    for document in range(len(corpus.documents)):
+        first = corpus.documents[document, 0]
+        last = corpus.documents[document + 1, 0] if document + 1 < len(corpus.documents) else len(corpus.lines)
+        yield document, corpus.lines[first:last].tolist()
         bar.update(1)
     bar.close()
-    return np.array(packer.rows, np.int64).reshape(-1, 5)
 
 
 class Packed:
     """Rows of a corpus for training and prediction, as Tokens are those of examples (tokens.py)."""
 
-    def __init__(self, corpus, vocabulary, rows):
-        self.corpus, self.vocabulary = corpus, vocabulary
-        self.starts, self.counts, self.document = rows[:, [0, 2]], rows[:, [1, 3]], rows[:, 4]
-        self.lengths = self.counts.sum(1) + 2 + (self.counts[:, 1] > 0)
-        self.example, self.targets, self.labels = np.arange(len(rows)), None, ()
+    def __init__(self, corpus, vocabulary, rows, which):
+        """which: the numbers of those of the packed rows that these are."""
+        self.corpus, self.vocabulary, self.rows, self.which = corpus, vocabulary, rows, which
+        first, second = (rows[:, column].astype(np.int32)[which] for column in (1, 3))
+        self.tokens = first + second        # without special ones
+        self.lengths = self.tokens + 2 + (second > 0)
+        self.example, self.targets, self.labels = np.arange(len(which)), None, ()
 
     def __len__(self):
         return len(self.lengths)
@@ -346,9 +368,14 @@ class Packed:
     def fingerprint(self):
         """A hash of what the model sees."""
         digest = hashlib.sha256(self.corpus.about['sha256'].encode())
-        for values in (self.starts, self.counts, *self.targets.arrays()):
+        for values in (self.which, self.lengths, *self.targets.arrays()):
             digest.update(np.ascontiguousarray(values))
         return digest.hexdigest()
+
+    def pieces(self, rows):
+        """Yield (start, count) of each of the one or two segments of each of these rows."""
+        for first, first_count, second, second_count, _ in self.rows[self.which[rows]].tolist():
+            yield [(first, first_count), (second, second_count)] if second_count else [(first, first_count)]
 
     def batch(self, rows, widths=()):
         """Token ids and segment ids of these rows, as Tokens.batch()."""
@@ -356,22 +383,21 @@ class Packed:
         width = next((width for width in widths if width >= longest), longest)
         ids, segments = (np.zeros((len(rows), width), np.int32) for _ in range(2))
         ids[:, 0] = self.vocabulary.cls
-        for i, (starts, counts) in enumerate(zip(self.starts[rows].tolist(), self.counts[rows].tolist(), strict=True)):
+        for i, pieces in enumerate(self.pieces(rows)):
             end = 1
-            for segment, (start, count) in enumerate(zip(starts, counts, strict=True)):
-                if count or not segment:
-                    ids[i, end:end + count] = self.corpus.ids[start:start + count]
-                    ids[i, end + count] = self.vocabulary.sep
-                    segments[i, end:end + count + 1] = segment
-                    end += count + 1
+            for segment, (start, count) in enumerate(pieces):
+                ids[i, end:end + count] = self.corpus.ids[start:start + count]
+                ids[i, end + count] = self.vocabulary.sep
+                segments[i, end:end + count + 1] = segment
+                end += count + 1
         return ids, segments
 
     def joined(self, rows, width):
         """Which tokens go on with the word of the one before them, (rows, width) bool."""
         joined = np.zeros((len(rows), width), bool)
-        for i, (starts, counts) in enumerate(zip(self.starts[rows].tolist(), self.counts[rows].tolist(), strict=True)):
+        for i, pieces in enumerate(self.pieces(rows)):
             end = 1
-            for start, count in zip(starts, counts, strict=True):
+            for start, count in pieces:
                 joined[i, end + 1:end + count] = self.corpus.joined[start + 1:start + count]
                 end += count + 1
         return joined
@@ -392,16 +418,15 @@ class Places:
         return len(self.data)
 
     def __getitem__(self, row):
-        return Place(*self.data.corpus.place(self.data.document[row]))
+        return Place(*self.data.corpus.place(self.data.rows[self.data.which[row], 4]))
 
 
 def held_out(rows, wanted):
-    """(training, held out): whole documents, evenly spread, of about so many rows, but at most a twentieth of all. Of a
-    single document its last rows. Both have at least one row."""
+    """The numbers of the rows (to train on, held out): whole documents, evenly spread, of about so many rows, but at
+    most a twentieth of all. Of few documents the last rows. Both are at least one."""
     every = max(20, len(rows) // wanted)
-    document = rows[:, 4]
-    if document[-1] >= every:
-        is_out = document % every == every - 1
+    if rows[-1, 4] >= every:
+        is_out = rows[:, 4] % every == every - 1
     else:
         is_out = np.arange(len(rows)) >= len(rows) - max(1, len(rows) // every)
-    return rows[~is_out], rows[is_out]
+    return np.flatnonzero(~is_out), np.flatnonzero(is_out)

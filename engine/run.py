@@ -217,7 +217,8 @@ def enter(knobs, goes_on):
     `goes_on` says."""
     folder = run_folder(knobs)
     make_writable(folder, '--runs-dir')        # now, not after an hour of training
-    make_writable(Path(knobs.results_dir), '--results-dir')
+    if knobs.predict:
+        make_writable(Path(knobs.results_dir), '--results-dir')
     lock(folder)
     if status(knobs) != (Status.UNFINISHED if goes_on else Status.NEW):
         raise UserError(f'{folder}: another run was at work in this folder until now. Start again.')

@@ -102,8 +102,7 @@ class Masked:
         self.mask, self.words, self.slots = vocabulary.mask, vocabulary.tokenizer.get_vocab_size(), slots
         self.masked, self.random, self.data = masked, random, data if whole_words else None
         self.lengths = data.lengths
-        candidates = data.counts.sum(1)
-        self.drawn = np.minimum(np.clip(np.round(share * data.lengths).astype(int), 1, slots), candidates)
+        self.drawn = np.clip(np.round(share * data.lengths).astype(np.int32), 1, np.minimum(slots, data.tokens))
         places = targets = tf.TensorSpec((None, slots), tf.int32)
         self.specs = (places,), targets, tf.TensorSpec((None, slots), tf.float32)
 

@@ -29,9 +29,9 @@ class Tokens:
     """Examples with their token ids, as rows of at most maxlen tokens; windows make several rows of an example.
 
     examples, labels: the Examples, and the names of their classes (() where they have none). example: (rows,), which
-    example each row belongs to; lengths: (rows,), tokens with [CLS] and [SEP]. gold: (examples,) the labels' numbers,
-    or the scores, and targets (targets.py): these for every row; both None where the examples have no number as label,
-    as in test files. with_targets() gives other targets.
+    example each row belongs to; tokens, lengths: (rows,), without and with [CLS] and [SEP]. gold: (examples,) the
+    labels' numbers, or the scores, and targets (targets.py): these for every row; both None where the examples have no
+    number as label, as in test files. with_targets() gives other targets.
 
     A row is made of pieces of the flat array `ids`: piece p of row r is ids[starts[r, p]:starts[r, p] + counts[r, p]]
     and belongs to text piece_texts[p] (0 or 1). There is one piece a text, or two where the middle of it is left out.
@@ -41,7 +41,8 @@ class Tokens:
         self.examples, self.labels, self.vocabulary, self.maxlen = examples, labels, vocabulary, maxlen
         self.ids, self.offsets, self.example = ids, offsets, example
         self.starts, self.counts, self.piece_texts = starts, counts, piece_texts
-        self.lengths = counts.sum(1) + 2 + max(piece_texts)
+        self.tokens = counts.sum(1)
+        self.lengths = self.tokens + 2 + max(piece_texts)
         self.gold = self.targets = None
         if isinstance(examples[0].label, int | float):
             self.gold = np.array([row.label for row in examples])       # int64, or float64 for scores

@@ -25,7 +25,7 @@ from snippets import keras, tf
 class Knobs(text.Knobs):
     fresh_models = {'small': 'electra', 'base': 'electra', 'large': 'electra-large'}
     family = 'electra'
-    demo_settings = text.DEMO | {'layers': 2, 'hidden_size': 128, 'generator_size': 0.5, 'updates': 600, 'warmup': 0.1,
+    demo_settings = text.DEMO | {'layers': 2, 'hidden_size': 128, 'generator_size': 0.5, 'updates': 500, 'warmup': 0.1,
                                  'score_every': 100, 'batch_size': 32, 'learning_rate': 1e-3}
     generator_size: float = knob(0.25, 'width of the generator over that of the discriminator', 0.01, 1.0)
     discriminator_weight: float = knob(50.0, "of the discriminator's loss, beside the generator's", 0.0, 1e6)
@@ -134,8 +134,19 @@ PANELS = {'training loss': ['loss'], "generator's loss": ['masked_lm_loss'],
           'discriminator': ['disc_auc', 'disc_accuracy', 'all_original_accuracy', 'disc_precision', 'disc_recall']}
 
 
+def warn(knobs):
+    """Say what others found to give a useless model."""
+    batch = knobs.batch_size * knobs.grad_accumulation
+    if batch < 16:
+        print(f'Note: --batch-size {batch}: KoELECTRA learned nothing with 4 (its issue 13). ELECTRA-small has 128.')
+    if knobs.learning_rate > 2e-4 and knobs.hidden_size >= 768:
+        print(f'Note: --learning-rate {knobs.learning_rate:g}: with 5e-4 a discriminator of these sizes found nothing '
+              '(Chinese-ELECTRA, issue 66). ELECTRA-base and large have 2e-4.')
+
+
 def main(knobs):
     """From text files to a discriminator that --model takes."""
+    warn(knobs)
     data = load_data(knobs)
     snippets.train(knobs, build_model(knobs, len(data['train'])), data['train'], data['dev'], score,
                    callbacks=[text.Checkpoints(knobs)], predict=predict, panels=PANELS)

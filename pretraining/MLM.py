@@ -25,7 +25,8 @@ from snippets import keras
 class Knobs(text.Knobs):
     fresh_models = {'tiny': 'bert-small', 'mini': 'bert-small', 'small': 'bert-small', 'base': 'bert'}
     family = 'bert'
-    demo_settings = text.DEMO | {'model': 'minilm', 'updates': 60, 'score_every': 20, 'batch_size': 16}
+    demo_settings = text.DEMO | {'model': 'minilm', 'updates': 100, 'score_every': 20, 'batch_size': 16,
+                                 'learning_rate': 3e-4}
     whole_words: bool = knob(False, 'hide all pieces of a word together; where there are no spaces: --segmenter')
     line_by_line: bool = knob(False, 'every line is a row, cut to maxlen; else rows are filled with lines')
 
@@ -34,6 +35,11 @@ class Knobs(text.Knobs):
         if self.model in self.fresh_models:
             return super().made_model()
         model = snippets.open_model(self.model, self.model_dir)
+        if self.vocabulary != text.Knobs.vocabulary:
+            own, given = ((folder / 'vocab.txt').read_bytes() for folder in (model.folder, self.vocabulary_folder))
+            if own != given:
+                raise snippets.UserError(f'--vocabulary {self.vocabulary}: not the one that --model {self.model} was '
+                                         'trained with, whose word embeddings are no use for others. Leave it out.')
         return snippets.Made(model.family, model.config, 'mean' if model.pooling == 'mean' else 'cls', model.folder)
 
 
@@ -111,8 +117,16 @@ PANELS = {'training loss': ['loss'], 'loss': ['masked_lm_loss'], 'perplexity': [
           'accuracy': ['masked_lm_accuracy']}
 
 
+def warn(knobs):
+    """Say what others found to give a useless model."""
+    if knobs.model not in knobs.fresh_models and knobs.learning_rate >= 4e-4:
+        print(f'Note: --learning-rate {knobs.learning_rate:g}: at 4e-4 BERT forgot what it had learned (Sun et al. '
+              '2019, section 5.3.3).')
+
+
 def main(knobs):
     """From text files to a model that --model takes."""
+    warn(knobs)
     data = load_data(knobs)
     snippets.train(knobs, build_model(knobs, len(data['train'])), data['train'], data['dev'], score,
                    callbacks=[text.Checkpoints(knobs)], predict=predict, panels=PANELS)

@@ -15,13 +15,14 @@ from snippets import keras
 
 DEMO = {    # short made-up sentences of demo/
     'text': ','.join(str(config.ROOT / 'demo' / task / 'train.tsv') for task in ('MNLI', 'RTE', 'STS-B', 'WNLI')),
-    'columns': 'sentence1,sentence2', 'maxlen': 64, 'runs_dir': 'runs/demo', 'fresh': True}
+    'columns': 'sentence1,sentence2', 'maxlen': 32, 'runs_dir': 'runs/demo', 'fresh': True}
 
 
 @dataclasses.dataclass
 class Knobs(config.Knobs):
     """The scripts' knobs, and those of pre-training."""
     unused = ('data_dir', 'results_dir', 'swap_pairs', 'skip_bad_rows', 'pooling', 'predict', 'cache')
+    predict = False         # there is no test set
 
     # Text
     text: str = knob('', 'files, folders or patterns, separated by commas: UTF-8, also packed (.gz)')
@@ -93,10 +94,11 @@ def load_data(knobs, line_by_line=False):
         raise UserError(f'--text {knobs.text}: one row of {knobs.maxlen} tokens, of which none can be held out. More '
                         'text is needed.')
     train, dev = held_out(rows, knobs.held_out)
-    used = rows[:, [1, 3]].sum() / len(corpus.ids)
+    used = (rows[:, 1].sum() + rows[:, 3].sum()) / len(corpus.ids)
     print(f'{len(train):,} rows of up to {knobs.maxlen} tokens to train on, {len(dev):,} held out; they hold '
           f'{100 * used:.1f} % of the tokens')
-    return {'train': Packed(corpus, vocabulary, train[:knobs.limit or None]), 'dev': Packed(corpus, vocabulary, dev)}
+    return {'train': Packed(corpus, vocabulary, rows, train[:knobs.limit or None]),
+            'dev': Packed(corpus, vocabulary, rows, dev)}
 
 
 class Checkpoints(keras.callbacks.Callback):
