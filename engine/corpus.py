@@ -15,6 +15,7 @@ import gzip
 import hashlib
 import json
 import random
+import warnings
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -212,7 +213,9 @@ def load_segmenter(name):
     """A function from a text and its tokens' offsets, [(start, end)], to which tokens go on with the word of the one
     before, (tokens,) bool, for languages without spaces. Raises UserError."""
     try:
-        import jieba
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')     # about how it finds its dictionary
+            import jieba
     except ImportError as error:
         raise UserError(f'--segmenter {name}: the package is missing: pip install {name}.') from error
     jieba.setLogLevel('WARNING')

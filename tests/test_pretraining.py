@@ -159,6 +159,17 @@ def test_text_is_cut_once_whatever_it_is_packed_in(words, tmp_path, monkeypatch)
     assert [line.begins for line in corpus.read_text([tmp_path / 'a.txt'], 'file')] == [True, False, False]
 
 
+def test_a_segmenter_says_what_a_word_is(tmp_path):
+    (tmp_path / 'vocab.txt').write_text('\n'.join([*WORDS[:5], *'我来到北京清华大学', 'a', '##b']) + '\n')
+    (tmp_path / 'text.txt').write_text('我来到北京ab清华大学\n')
+    of_words = load_vocabulary(tmp_path, 16)
+    joined = [corpus.load_corpus(tmp_path / 'cache', of_words, [tmp_path / 'text.txt'], segmenter=segmenter).joined
+              for segmenter in ('', 'jieba')]
+    assert joined[0].tolist() == [False] * 6 + [True] + [False] * 4
+    # 我 来到 北京 ab 清华大学
+    assert joined[1].tolist() == [False, False, True, False, True, False, True, False, True, True, True]
+
+
 def test_whole_documents_are_held_out():
     rows = np.zeros((1000, 5), np.int64)
     rows[:, 4] = np.repeat(np.arange(250), 4)
