@@ -8,8 +8,9 @@ from pathlib import Path
 import config
 from config import knob
 from engine.checkpoints import Made, model_of, open_model
-from engine.corpus import Packed, held_out, load_corpus, pack, text_files
+from engine.corpus import load_corpus, text_files
 from engine.files import UserError, read_lines, run_folder
+from engine.packing import Packed, held_out, pack
 from engine.vocabulary import load_vocabulary
 from snippets import keras
 
@@ -65,9 +66,10 @@ class Knobs(config.Knobs):
 
     def made_model(self):
         """The model that a script makes with fresh values (google-research/electra, training_utils.py,
-        get_bert_config), or None."""
+        get_bert_config)."""
         if self.model not in self.fresh_models:
-            return None
+            raise UserError(f'--model {self.model}: a model with fresh values is made here, of the sizes '
+                            f'{", ".join(self.fresh_models)}.')
         folder = self.vocabulary_folder
         settings = encoder_sizes(self.layers, self.hidden_size) | {
             'vocab_size': len(read_lines(folder / 'vocab.txt')), 'embedding_size': self.embedding_size,

@@ -17,7 +17,7 @@ import CoLA
 import snippets
 from checks import kill, reference
 from config import parse_args
-from engine import corpus, files
+from engine import corpus, files, packing
 from engine.checkpoints import Checkpoint
 from engine.encoders import build_encoder, named_weights
 from engine.heads import Corrupt
@@ -71,7 +71,7 @@ def settled(script, argv, **changes):
 
 
 class ExampleBuilder:
-    """google-research/electra, build_pretraining_dataset.py, in so far as it chooses tokens; and what engine/corpus.py
+    """google-research/electra, build_pretraining_dataset.py, in so far as it chooses tokens; and what engine/packing.py
     has different: once the second segment has begun nothing goes to the first."""
 
     def __init__(self, maxlen, chance):
@@ -107,7 +107,7 @@ def test_rows_are_packed_by_googles_rule(words, tmp_path):
     of_words = load_vocabulary(words, len(WORDS))
     whole = corpus.load_corpus(tmp_path / 'cache', of_words, [path])
     short = whole.lines.max() <= (maxlen - 3) // 2      # no line is taken apart
-    rows = corpus.pack(whole, of_words, maxlen, 7)
+    rows = packing.pack(whole, of_words, maxlen, 7)
     builder, expected = ExampleBuilder(maxlen, random.Random(7)), []
     for line in path.read_text().split('\n'):
         tokens = of_words.tokenizer.encode(line, add_special_tokens=False).ids
@@ -122,7 +122,7 @@ def test_rows_are_packed_by_googles_rule(words, tmp_path):
         expected += [builder.add_line(piece) for piece in pieces]
     expected = [example for example in expected if example]
     assert not short and len(rows) == len(expected) > 200
-    data = corpus.Packed(whole, of_words, rows, np.arange(len(rows)))
+    data = packing.Packed(whole, of_words, rows, np.arange(len(rows)))
     segments = 0
     for i, example in enumerate(expected):
         ids, segment_ids = data.batch([i])
@@ -173,10 +173,10 @@ def test_a_segmenter_says_what_a_word_is(tmp_path):
 def test_whole_documents_are_held_out():
     rows = np.zeros((1000, 5), np.int64)
     rows[:, 4] = np.repeat(np.arange(250), 4)
-    train, dev = corpus.held_out(rows, 1000)
+    train, dev = packing.held_out(rows, 1000)
     assert len(dev) == 48 and not set(rows[train, 4]) & set(rows[dev, 4])       # every 20th document
-    assert len(corpus.held_out(rows, 10)[1]) == 8                       # every 100th
-    train, dev = corpus.held_out(rows[:30] * 0, 10)                     # one document
+    assert len(packing.held_out(rows, 10)[1]) == 8                       # every 100th
+    train, dev = packing.held_out(rows[:30] * 0, 10)                     # one document
     assert (len(train), len(dev)) == (29, 1)
 
 
