@@ -14,6 +14,8 @@ import array
 import gzip
 import hashlib
 import json
+import shutil
+import time
 import warnings
 import zlib
 from pathlib import Path
@@ -23,7 +25,7 @@ import numpy as np
 import tokenizers
 
 from engine.console import progress_bar
-from engine.files import UserError, each_line, read_json, whole_folder, write_json
+from engine.files import ABANDONED, UserError, each_line, read_json, whole_folder, write_json
 from engine.vocabulary import CHUNK
 
 FORMAT = 1          # of these files; a new number makes the old ones useless
@@ -139,6 +141,8 @@ def load_corpus(cache, vocabulary, files, documents='blank', columns=(), segment
     options = [FORMAT, tokenizers.__version__, vocabulary.tokenizer.to_str(), documents, list(columns), segmenter, seen]
     folder = Path(cache) / f'corpus-{hashlib.sha256(json.dumps(options).encode()).hexdigest()}'
     if not (folder / 'about.json').is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        drop_abandoned_folders(folder.parent)
         lines = read_text(files, documents, columns)
         try:
             with whole_folder(folder) as new:
@@ -154,6 +158,14 @@ def load_corpus(cache, vocabulary, files, documents='blank', columns=(), segment
         print('Note: of more than 5 % of the tokens the model sees only [UNK]: the vocabulary lacks what these texts '
               'are written in. Make one of your own: uv run pretraining/vocabulary.py')
     return corpus
+
+
+def drop_abandoned_folders(cache):
+    """Delete what runs that were killed while they cut have left."""
+    for folder in cache.glob('.corpus-*'):
+        changed = max(path.stat().st_mtime for path in (folder, *folder.rglob('*')))
+        if time.time() - changed > ABANDONED:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def cut_corpus(folder, vocabulary, lines, files, segmenter):
