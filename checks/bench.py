@@ -93,44 +93,57 @@ def cpu_seconds():
     return (sum(times) - sum(times[3:5])) / os.sysconf('SC_CLK_TCK') - own.children_user - own.children_system
 
 
-def ours(request, folder):
+def ours(request, folder, module='checks.bench_ours'):
     path = os.pathsep.join(filter(None, [str(config.ROOT), os.environ.get('PYTHONPATH')]))
-    return run_child([sys.executable, '-m', 'checks.bench_ours'], request, folder, {'PYTHONPATH': path})
+    return run_child([sys.executable, '-m', module], request, folder, {'PYTHONPATH': path})
 
 
-def peer(python, request, folder):
-    return run_child([python, str(Path(__file__).with_name('bench_peer.py'))], request, folder)
+def peer(python, request, folder, program='bench_peer.py'):
+    return run_child([python, str(Path(__file__).with_name(program))], request, folder)
 
 
 # ---- The measurements -----------------------------------------------------------------------------------------------
 
 
 def measure(options, knobs, work, results):
-    """Add to `results` one {'name', 'precision', 'repeat', 'who', figures...} after the other."""
+    """Prepare, and add the measurements to `results`."""
     common = {'steps': options.steps, 'evaluation_examples': 50 * options.steps}       # 0: all
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         ready = ours(common | {'work': work, 'knobs': knobs, 'random': options.random, 'folder': str(folder),
                                'peer': bool(options.peer)}, folder)
-        if 'failed' in ready:
-            results.append({'name': 'preparation', 'precision': '', 'repeat': 0, 'who': 'ours'} | ready)
-            print(f'preparation failed: {ready["failed"]}')
+        if has_failed(ready, results):
             return
-        for item, precision, repeat in itertools.product(work, options.precision, range(options.repeats)):
-            for who in ('ours', *options.peer_pad):
-                if item['length'] and who == 'max':
-                    continue
-                if who == 'ours':
-                    settings = knobs | {'model': ready['model'], 'precision': precision}
-                    answer = ours(common | item | {'knobs': settings}, folder)
-                else:
-                    size = common
-                    if who == 'max':        # padded to 128, all steps cost the same, and so fewer do
-                        size = {name: -(-count // 4) for name, count in common.items()}
-                    answer = peer(options.peer, size | {'file': ready['peer'][item['name']], 'pad': who,
-                                                        'precision': precision, 'repeat': repeat}, folder)
-                results.append({'name': item['name'], 'precision': precision, 'repeat': repeat, 'who': who} | answer)
-                print(line(results[-1], options.repeats), flush=True)
+
+        def measure_one(item, precision, repeat, who):
+            if who == 'ours':
+                settings = knobs | {'model': ready['model'], 'precision': precision}
+                return ours(common | item | {'knobs': settings}, folder)
+            size = common
+            if who == 'max':        # padded to 128, all steps cost the same, and so fewer do
+                size = {name: -(-count // 4) for name, count in common.items()}
+            return peer(options.peer, size | {'file': ready['peer'][item['name']], 'pad': who,
+                                              'precision': precision, 'repeat': repeat}, folder)
+
+        alternate(options, work, options.peer_pad, measure_one, results)
+
+
+def has_failed(ready, results):
+    """Whether the preparation failed; it is said and added to `results` then."""
+    if 'failed' in ready:
+        results.append({'name': 'preparation', 'precision': '', 'repeat': 0, 'who': 'ours'} | ready)
+        print(f'preparation failed: {ready["failed"]}')
+    return 'failed' in ready
+
+
+def alternate(options, work, peers, measure_one, results):
+    """Add to `results` one {'name', 'precision', 'repeat', 'who', figures...} after the other: ours and each of the
+    peers in turn, --repeats times. measure_one: takes (one of the work, precision, repeat, who), returns figures."""
+    for item, precision, repeat in itertools.product(work, options.precision, range(options.repeats)):
+        for who in ('ours', *peers):
+            answer = measure_one(item, precision, repeat, who)
+            results.append({'name': item['name'], 'precision': precision, 'repeat': repeat, 'who': who} | answer)
+            print(line(results[-1], options.repeats), flush=True)
 
 
 def line(row, repeats):
@@ -139,9 +152,11 @@ def line(row, repeats):
     if 'failed' in row:
         return f'{start}: failed, {row["failed"]}'
     used = f'utilisation {100 * row["utilisation"]:.0f} %, ' if 'utilisation' in row else ''
+    evaluated = ''
+    if 'evaluation_examples_per_second' in row:
+        evaluated = f', evaluation {number(row["evaluation_examples_per_second"])} examples/s'
     return f'{start}: {number(row["examples_per_second"])} examples/s, {number(row["tokens_per_second"])} tokens/s, ' \
-           f'{used}first step {row["first_step"]:.1f} s, peak {peak(row):.2f} GiB, ' \
-           f'evaluation {number(row["evaluation_examples_per_second"])} examples/s{warning(row)}'
+           f'{used}first step {row["first_step"]:.1f} s, peak {peak(row):.2f} GiB{evaluated}{warning(row)}'
 
 
 def warning(row):
@@ -202,12 +217,13 @@ BOTH = [('training examples/s', 'examples_per_second'), ('training tokens/s', 't
         ('tokenization examples/s', 'tokenization_examples_per_second'), ('peak GiB', peak)]
 
 
-def tables(results):
-    """Our figures, of training and of the rest, and ours beside the peer's, as Markdown."""
+def tables(results, parts=(TRAINING, OTHER), both=BOTH, peers=PADS):
+    """Our figures, in several tables (parts), and ours beside the peer's (both), as Markdown. peers: the names it goes
+    by."""
     groups = list(dict.fromkeys((row['name'], row['precision']) for row in results if row['precision']))
-    pads = [pad for pad in PADS if any(row['who'] == pad for row in results)]
+    pads = [pad for pad in peers if any(row['who'] == pad for row in results)]
     texts = []
-    for columns in (TRAINING, OTHER):
+    for columns in parts:
         rows = []
         for name, precision in groups:
             where = {'name': name, 'precision': precision, 'who': 'ours'}
@@ -217,19 +233,24 @@ def tables(results):
         head, rows = ['task', 'precision', '', 'ours'], []
         for pad in pads:
             head += [f'peer, {pad}', 'ratio']
-        for (name, precision), (heading, figure) in itertools.product(groups, BOTH):
+        for (name, precision), (heading, figure) in itertools.product(groups, both):
             where = {'name': name, 'precision': precision}
             rows.append([name, precision, heading, number(median(results, figure, who='ours', **where))])
             for pad in pads:
                 rows[-1] += [number(median(results, figure, who=pad, **where)),
                              number(ratio(results, figure, pad, **where))]
         texts.append(markdown_table(head, rows))
+    return '\n'.join([*texts, *doubts(results)])
+
+
+def doubts(results):
+    """What to say below the tables where other programs ran: one line, or none."""
     doubtful = [row for row in results if warning(row)]
-    if doubtful:
-        most = max(row['others'] for row in doubtful)
-        texts.append(f'Doubtful: other programs ran during {len(doubtful)} of {len(results)} measurements and used up '
-                     f'to {share(most)} of the CPU.\n')
-    return '\n'.join(texts)
+    if not doubtful:
+        return []
+    most = max(row['others'] for row in doubtful)
+    return [f'Doubtful: other programs ran during {len(doubtful)} of {len(results)} measurements and used up to '
+            f'{share(most)} of the CPU.\n']
 
 
 def describe(results, command):
@@ -265,20 +286,16 @@ def settle(arguments):
             close = difflib.get_close_matches(name, config.TASKS, 1)
             hint = f' Did you mean {close[0]}?' if close else ''
             raise UserError(f'{task}: none of the tasks {", ".join(config.TASKS)}.{hint}')
-    for name, choices in (('precision', PRECISIONS), ('peer_pad', PADS)):
-        chosen = list(dict.fromkeys(getattr(options, name).split(',')))
-        if not set(chosen) <= set(choices):
-            raise UserError(f'--{name.replace("_", "-")} {getattr(options, name)}: not some of {", ".join(choices)}.')
-        setattr(options, name, chosen)
+    options.precision = some_of('--precision', options.precision, PRECISIONS)
+    options.peer_pad = some_of('--peer-pad', options.peer_pad, PADS)
     if options.random and 'model' in given and not given.get('demo'):
         raise UserError('--random and --model: choose one of them.')
     if options.length:
         if tasks:
             raise UserError('--length stands in place of tasks: choose one of them.')
-        if not all(length.isdecimal() and 8 <= int(length) <= 512 for length in options.length.split(',')):
-            raise UserError(f'--length {options.length}: numbers from 8 to 512, separated by commas, are expected.')
-        work = [{'name': f'{length} tokens', 'script': 'CoLA', 'length': int(length)}
-                for length in options.length.split(',')]
+        work = [{'name': f'{length} tokens', 'script': 'CoLA', 'length': length}
+                for length in lengths_of('--length', options.length)]
+        options.peer_pad = [pad for pad in options.peer_pad if pad != 'max']
     else:
         work = [{'name': name, 'script': name, 'length': 0} for name in dict.fromkeys(names or config.TASKS)]
         root = Path(knobs.get('data_dir', config.Knobs.data_dir))
@@ -287,14 +304,34 @@ def settle(arguments):
         if missing:
             raise UserError(f'{root / missing[0]}: no such folder. Fetch the data with `uv run -m tools.download '
                            f'{" ".join(missing)}`, name the folder of GLUE with --data-dir, or try --demo.')
-    for path in filter(None, (options.json, options.markdown)):
-        if not Path(path).absolute().parent.is_dir():
-            raise UserError(f'{path}: its folder does not exist.')
+    check_files(options)
     if options.peer:
         check_peer(options.peer)
     else:
         options.peer_pad = []
     return options, knobs, work
+
+
+def some_of(option, text, choices):
+    """What an option chooses, separated by commas, as a list."""
+    chosen = list(dict.fromkeys(text.split(',')))
+    if not set(chosen) <= set(choices):
+        raise UserError(f'{option} {text}: not some of {", ".join(choices)}.')
+    return chosen
+
+
+def lengths_of(option, text):
+    """The numbers of tokens that an option names."""
+    lengths = text.split(',')
+    if not all(length.isdecimal() and 8 <= int(length) <= 512 for length in lengths):
+        raise UserError(f'{option} {text}: numbers from 8 to 512, separated by commas, are expected.')
+    return [int(length) for length in lengths]
+
+
+def check_files(options):
+    for path in filter(None, (options.json, options.markdown)):
+        if not Path(path).absolute().parent.is_dir():
+            raise UserError(f'{path}: its folder does not exist.')
 
 
 def check_peer(python):
@@ -309,6 +346,11 @@ def check_peer(python):
 
 def main(argv=None):
     """The command line. Returns 0, 1 where a measurement failed, 2 for bad input."""
+    return command_line(run, argv)
+
+
+def command_line(run, argv):
+    """The exit status of run(arguments), 130 after ctrl-C."""
     try:
         return status_of(run, sys.argv[1:] if argv is None else list(argv))
     except KeyboardInterrupt:
@@ -322,12 +364,12 @@ def run(arguments):
         measure(options, knobs, work, results)
     finally:        # what there is, also after ctrl-C
         if results:
-            write(options, results, shlex.join(['-m', 'checks.bench', *arguments]))
+            write(options, results, tables(results), shlex.join(['-m', 'checks.bench', *arguments]))
     return int(any('failed' in row for row in results))
 
 
-def write(options, results, command):
-    about, text = describe(results, command), tables(results)
+def write(options, results, text, command):
+    about = describe(results, command)
     if options.markdown:
         shown = ', '.join(f'{name} {version}' for name, version in about['versions'].items())
         write_file(Path(options.markdown), f'{text}\n{about.get("device")}, {about.get("cores")} cores; {shown}.\n')

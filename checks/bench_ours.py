@@ -3,7 +3,9 @@
     python -m checks.bench_ours REQUEST ANSWER       # two json files, of checks.bench and for it
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
 import platform
 import re
@@ -144,14 +146,20 @@ class Clock(keras.callbacks.Callback):
 def measure(request):
     """{figure: value} of tokenization, training and evaluation, by the functions that the scripts call."""
     script, knobs = settle(request)
-    with distribution(knobs)[0].scope(), tempfile.TemporaryDirectory() as folder:
-        knobs = dataclasses.replace(knobs, runs_dir=folder, results_dir=folder, save_every=1e9)
+    with scratch(knobs) as knobs:
         return measure_run(request, script, knobs)
+
+
+@contextlib.contextmanager
+def scratch(knobs):
+    """On the devices chosen: the knobs of a run that leaves nothing behind."""
+    with distribution(knobs)[0].scope(), tempfile.TemporaryDirectory() as folder:
+        keras.utils.set_random_seed(knobs.seed)
+        yield dataclasses.replace(knobs, runs_dir=folder, results_dir=folder, save_every=1e9)
 
 
 def measure_run(request, script, knobs):
     """measure() on the devices chosen."""
-    keras.utils.set_random_seed(knobs.seed)
     examples = {split: examples_of(request, script, knobs, split) for split in ('train', 'dev')}
     checkpoint = open_model(knobs.model, knobs.model_dir)
     vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size'])
@@ -162,15 +170,22 @@ def measure_run(request, script, knobs):
                'tokenization_tokens_per_second': tokens / seconds}
     dev_data = tokenize(knobs, examples['dev'])
     model = script.build_model(knobs, len(train_data))
-    predictor, more = train(request, knobs, model, train_data, dev_data)
+    predictor, more = train(request, knobs, model, train_data, dev_data,
+                            functools.partial(train_flop, checkpoint.config))
     figures |= more | evaluate(predictor, dev_data, request['evaluation_examples'])
+    return figures | about(knobs)
+
+
+def about(knobs):
+    """On what this was measured."""
     device = tf.config.experimental.get_device_details(GPUS[0]).get('device_name', GPUS[0].name) if GPUS else None
-    about = configuration(knobs)
-    return figures | {'device': device or cpu(), 'cores': about['cores'], 'versions': about['versions']}
+    run = configuration(knobs)
+    return {'device': device or cpu(), 'cores': run['cores'], 'versions': run['versions']}
 
 
-def train(request, knobs, model, data, dev_data):
-    """(Predictor, the figures of train(), which is given only some of the epoch's batches)."""
+def train(request, knobs, model, data, dev_data, flop):
+    """(Predictor, the figures of train(), which is given only some of the epoch's batches). flop: a function from a
+    sequence's length to what training takes for it."""
     whole_epoch = [rows for rows, _, _ in batches.training_steps(knobs, data, 0)]
     most = config.XLA_LENGTHS if model.jit_compile else None
     widths = batches.choose_widths(data.lengths, whole_epoch, most)     # from all of them, as ever
@@ -190,16 +205,16 @@ def train(request, knobs, model, data, dev_data):
             mock.patch.object(training, 'choose_widths', lambda *_: widths):
         predictor = training.train(knobs, model, data, dev_data, lambda *_: {'none': 0.0}, callbacks=[clock],
                                    predict=lambda _, data: np.zeros((len(data), 1)))
+        to_make = list(batches.training_steps(knobs, data, 0))[clock.done_before:]
     figures = peaks()
 
     timed = steps[clock.done_before:]
     seconds = clock.ended - clock.warmed_up
-    settings = open_model(knobs.model, knobs.model_dir).config
-    flop = sum(len(rows) * train_flop(settings, data.batch(rows, widths)[0].shape[1]) for rows in timed)
+    all_flop = sum(len(rows) * flop(data.batch(rows, widths)[0].shape[1]) for rows in timed)
     sizes = np.array([data.batch(rows, widths)[0].shape for rows in whole_epoch])
     began = time.perf_counter()
-    for rows in timed:
-        data.batch(rows, widths)
+    for step in to_make:
+        batches.training_batch(knobs, data, step, widths, 0)
     making_batches = time.perf_counter() - began
     traced = model.train_tf_function        # None where it is not compiled
     devices = tf.distribute.get_strategy().num_replicas_in_sync if GPUS else 1
@@ -211,7 +226,7 @@ def train(request, knobs, model, data, dev_data):
         'traces': traced and traced.experimental_get_tracing_count(),
         'first_step': clock.first_step - request['started'] - not_ours,
         'first_step_of_fit': clock.first_step - clock.began, 'warm_up': clock.warmed_up - clock.began,
-        'product_rate': products.rate(), 'utilisation': flop / seconds / products.rate() / devices}
+        'product_rate': products.rate(), 'utilisation': all_flop / seconds / products.rate() / devices}
 
 
 def evaluate(predictor, data, examples):

@@ -18,12 +18,39 @@ import transformers
 
 SKIP, MAX = 3, 128      # the first steps, which are not timed; run_glue.py's --max_seq_length
 CUDA = torch.cuda.is_available()
+VERSIONS = {'torch': torch.__version__, 'transformers': transformers.__version__}
 
 
 def now():
     if CUDA:
         torch.cuda.synchronize()
     return time.time()
+
+
+def fit(model, batches, loss, updates, request):
+    """Train on these batches, the first of a run of so many updates: loss(batch) is the loss of one. Returns the
+    figures."""
+    optimizer = torch.optim.AdamW(model.parameters(), request['learning_rate'], eps=request['epsilon'],
+                                  weight_decay=request['weight_decay'])
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, int(request['warmup'] * updates), updates)
+    model.train()
+    began = now()
+    for number, batch in enumerate(batches):
+        loss(batch).backward()
+        if request['clip_norm']:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), request['clip_norm'])
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if number == 0:
+            first = now()
+        if number + 1 == SKIP:
+            warmed_up = now()
+    unit = 1 if sys.platform == 'darwin' else 1024
+    figures = {'seconds': now() - warmed_up, 'first_step': first - request['started'],
+               'first_step_of_fit': first - began,
+               'peak_gib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+    return figures | ({'gpu_peak_gib': torch.cuda.max_memory_allocated() / 2**30} if CUDA else {})
 
 
 def tokenize(tokenizer, rows, request):
@@ -68,42 +95,28 @@ def main(request_path, answer_path):
         with torch.autocast(device.type, getattr(torch, request['precision']), request['precision'] != 'float32'):
             return model(**inputs, **labels)
 
-    optimizer = torch.optim.AdamW(model.parameters(), request['learning_rate'], eps=request['epsilon'],
-                                  weight_decay=request['weight_decay'])
-    steps = -(-request['examples'] // request['batch_size'])
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, int(request['warmup'] * steps), steps)
     rows = np.random.default_rng(request['repeat']).permutation(len(train))
     batches = [rows[i:i + request['batch_size']] for i in range(0, len(rows), request['batch_size'])]
     if request['steps']:
         batches = batches[:SKIP + request['steps']]
     if len(batches) <= SKIP:
         raise SystemExit(f'{len(batches)} batches are too few: the first {SKIP} are not timed')
-    model.train()
-    fit_began, size = now(), 0
-    for number, (inputs, labels) in enumerate(torch.utils.data.DataLoader(
-            train, batch_sampler=batches, collate_fn=collate)):
-        forward(inputs, labels=labels).loss.backward()
-        if request['clip_norm']:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), request['clip_norm'])
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        if number == 0:
-            first = now()
-        if number + 1 == SKIP:
-            began = now()
-        elif number >= SKIP:
-            size += inputs['input_ids'].numel()
-    seconds, timed = now() - began, np.concatenate(batches[SKIP:])
+    sizes = []
+
+    def loss(batch):
+        inputs, labels = batch
+        sizes.append(inputs['input_ids'].numel())
+        return forward(inputs, labels=labels).loss
+
+    steps = -(-request['examples'] // request['batch_size'])
+    loader = torch.utils.data.DataLoader(train, batch_sampler=batches, collate_fn=collate)
+    figures = fit(model, loader, loss, steps, request)
+    timed, seconds = np.concatenate(batches[SKIP:]), figures['seconds']
     tokens = sum(sum(train[i]['attention_mask']) for i in timed)
-    unit = 1 if sys.platform == 'darwin' else 1024
-    answer |= {
+    answer |= figures | {
         'examples_per_second': len(timed) / seconds, 'tokens_per_second': tokens / seconds,
-        'steps_per_second': (len(batches) - SKIP) / seconds, 'steps': len(batches) - SKIP, 'seconds': seconds,
-        'padding': 1 - tokens / size, 'first_step': first - request['started'], 'first_step_of_fit': first - fit_began,
-        'peak_gib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
-    if CUDA:
-        answer['gpu_peak_gib'] = torch.cuda.max_memory_allocated() / 2**30
+        'steps_per_second': (len(batches) - SKIP) / seconds, 'steps': len(batches) - SKIP,
+        'padding': 1 - tokens / sum(sizes[SKIP:])}
 
     model.eval()
     size, dev = request['eval_batch_size'], request['dev']
@@ -120,7 +133,7 @@ def main(request_path, answer_path):
         seconds = now() - began
     answer |= {'evaluation_examples_per_second': sum(map(len, dev)) / seconds,
                'evaluation_tokens_per_second': sum(sum(x['attention_mask']) for rows in dev for x in rows) / seconds,
-               'versions': {'torch': torch.__version__, 'transformers': transformers.__version__}}
+               'versions': VERSIONS}
     Path(answer_path).write_text(json.dumps(answer))
 
 
