@@ -60,11 +60,16 @@ def load_data(knobs):
 # ---- Model ----------------------------------------------------------------------------------------------------------
 
 
+def generator_sizes(knobs):
+    """What the generator has different from the discriminator."""
+    return text.encoder_sizes(knobs.layers, round(knobs.generator_size * knobs.hidden_size))
+
+
 def build_model(knobs, rows):
     """The generator's logits for the hidden tokens, (batch, slots, words); and of the text with what was drawn from
     them (batch, length, 2): the discriminator's logits that a token is not the original, and the token."""
     sizes = snippets.model_of(knobs).config
-    smaller = sizes | text.encoder_sizes(knobs.layers, round(knobs.generator_size * knobs.hidden_size))
+    smaller = sizes | generator_sizes(knobs)
     places = keras.Input((knobs.slots,), dtype='int32', name='places')
 
     # Both have the same embeddings of words, positions and segments: the same variables.
