@@ -38,8 +38,6 @@ def settle(request):
     given = {'model': 'small'} | config.parse_args(script.knobs, 'checks.bench_pretraining', '', request['arguments'])
     if given.get('grad_accumulation', 1) > 1:
         raise UserError('--grad-accumulation: steps are measured, whatever they make an update of. Leave it out.')
-    if script.knobs.family == 'bert' and 'hidden_size' in given:        # BERT's embeddings are as wide as its layers
-        given.setdefault('embedding_size', given['hidden_size'])
     given |= {'maxlen': request['length'], 'precision': request['precision']}
     return script, launch.settle(script.knobs, script.__file__, given)
 
@@ -135,8 +133,6 @@ def prepare(request):
     model, targets = model_of(knobs), data.targets
     if model.family not in PEER_FAMILIES:
         raise UserError(f'--peer: transformers has no such pair of models of the family {model.family}.')
-    if model.family == 'bert' and model.config['embedding_size'] != model.config['hidden_size']:
-        raise UserError("--embedding-size: transformers' BERT has embeddings that are as wide as its layers.")
     generator = None
     if hasattr(script, 'generator_sizes'):
         generator = hugging_face_config(model._replace(config=model.config | script.generator_sizes(knobs)))

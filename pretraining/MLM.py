@@ -25,6 +25,7 @@ from snippets import keras
 class Knobs(text.Knobs):
     fresh_models = {'tiny': 'bert-small', 'mini': 'bert-small', 'small': 'bert-small', 'base': 'bert'}
     family = 'bert'
+    unused = *text.Knobs.unused, 'embedding_size'       # BERT's is that of its layers
     demo_settings = text.DEMO | {'model': 'minilm', 'updates': 100, 'score_every': 20, 'batch_size': 16,
                                  'learning_rate': 3e-4}
     whole_words: bool = knob(False, 'hide all pieces of a word together; where there are no spaces: --segmenter')
@@ -33,7 +34,8 @@ class Knobs(text.Knobs):
     def made_model(self):
         """A fresh BERT, or the encoder of --model without its pooler, which has no part in this."""
         if self.model in self.fresh_models:
-            return super().made_model()
+            made = super().made_model()
+            return made._replace(config=made.config | {'embedding_size': self.hidden_size})
         model = snippets.open_model(self.model, self.model_dir)
         if self.vocabulary != text.Knobs.vocabulary:
             own, given = ((folder / 'vocab.txt').read_bytes() for folder in (model.folder, self.vocabulary_folder))
@@ -47,7 +49,6 @@ knobs = Knobs(
     model='bert-base-uncased',
     layers={'tiny': 2, 'mini': 4, 'small': 4, 'base': 12},      # Turc et al. 2019, table 1
     hidden_size={'tiny': 128, 'mini': 256, 'small': 512, 'base': 768},
-    embedding_size={'tiny': 128, 'mini': 256, 'small': 512, 'base': 768},
     maxlen=128,                                                 # from here on: Sun et al. 2019, section 5.2
     batch_size=32,
     learning_rate=5e-5,

@@ -29,7 +29,7 @@ from tools.runs import load_script
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyz'
 ELECTRA, MLM = (load_script(f'pretraining/{name}') for name in ('ELECTRA', 'MLM'))
-TINY = ('--layers', 1, '--hidden-size', 16, '--embedding-size', 8, '--positions', 32, '--maxlen', 16, '--batch-size', 8,
+TINY = ('--layers', 1, '--hidden-size', 16, '--positions', 32, '--maxlen', 16, '--batch-size', 8,
         '--updates', 6, '--score-every', 3, '--learning-rate', 1e-3)
 
 
@@ -57,6 +57,7 @@ def knobs_of(script, folder, words, *more):
     if not path.exists():
         path.write_text(made_up_text())
     model = () if '--model' in more else ('--model', 'small' if script is ELECTRA else 'mini')
+    model += ('--embedding-size', 8) if script is ELECTRA else ()
     argv = ['--text', path, '--vocabulary', words, '--runs-dir', folder / 'runs', '--cache-dir', folder / 'cache',
             '--no-jit', *model, *TINY, *more]
     return list(map(str, argv))
