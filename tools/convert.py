@@ -269,6 +269,10 @@ def convert(source, target, model_dir=config.Knobs.model_dir, generator=False):
     if checkpoint.family == 'albert_zh':
         raise UserError(f'{checkpoint.path}: transformers has no model that adds segments and positions after the '
                         "words are projected, as brightmart's ALBERT does; there is nothing to convert it to.")
+    if checkpoint.family == 'bert' and checkpoint.config['embedding_size'] != checkpoint.config['hidden_size']:
+        raise UserError(f"{checkpoint.path}: transformers' BERT has no projection of embeddings to the size of the "
+                        f'layers; this one has, from {checkpoint.config["embedding_size"]} to '
+                        f'{checkpoint.config["hidden_size"]}.')
     if generator:
         checkpoint = Generator(checkpoint.folder)
     kind, head = pretraining_head(checkpoint) if checkpoint.task else (None, {})
