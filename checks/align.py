@@ -203,12 +203,7 @@ class Peer:
                 arrays |= {f'{task}/{i}/{what}': value for what, value in zip(
                     ('ids', 'segments', 'labels'), batch, strict=True)}
         np.savez(folder / 'request.npz', **arrays)
-        program = Path(__file__).with_name('align_peer.py')
-        done = subprocess.run([python, program, folder], capture_output=True, text=True)
-        if done.returncode:
-            raise UserError(f'--reference {python}: {program.name} failed; it needs torch and transformers.\n'
-                            f'{done.stderr.strip()[-2000:]}')
-        answer = json.loads((folder / 'answer.json').read_text())
+        answer = ask(python, 'align_peer.py', folder)
         self.name, self.variables, self.ids = answer['name'], answer['variables'], dict(
             zip(texts, answer['ids'], strict=True))
 
@@ -225,6 +220,15 @@ class Peer:
     def train(self, run):
         answer = np.load(self.folder / f'answer.run{self.setup.runs.index(run)}.npz')
         return part(answer, f'{run["steps"][0]}/'), list(answer['rates'])
+
+
+def ask(python, program, folder):
+    """What a program of checks/ answers to the request in this folder: its answer.json. Raises UserError."""
+    done = subprocess.run([python, Path(__file__).with_name(program), folder], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f'--reference {python}: {program} failed; it needs torch and transformers.\n'
+                        f'{done.stderr.strip()[-2000:]}')
+    return json.loads((folder / 'answer.json').read_text())
 
 
 def part(arrays, prefix):
@@ -398,30 +402,46 @@ def main(argv=None):
     which = parser.add_mutually_exclusive_group()
     which.add_argument('model', nargs='?', help='a name or a folder, as --model takes it (minilm)')
     which.add_argument('--random', metavar='JSON', help='random weights for the sizes in this configuration')
-    parser.add_argument('--reference', metavar='PYTHON', help='an interpreter with torch and transformers')
-    parser.add_argument('--data-dir', default=str(config.ROOT / 'demo'), help='GLUE (%(default)s)')
+    add_options(parser)
     parser.add_argument('--model-dir', default=config.Knobs.model_dir, help='downloaded models (%(default)s)')
-    parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the table there as well')
     args = parser.parse_args(argv)
     return status_of(run, args)
 
 
-def run(args):
-    """Do what the command line says. Returns 0, or 1 where a row fails. Raises UserError."""
+def add_options(parser):
+    """The options of a comparison."""
+    parser.add_argument('--reference', metavar='PYTHON', help='an interpreter with torch and transformers')
+    parser.add_argument('--data-dir', default=str(config.ROOT / 'demo'), help='GLUE (%(default)s)')
+    parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the table there as well')
+
+
+def check_options(args):
+    """Raises UserError where add_options() got what is not there."""
     if args.reference and not shutil.which(args.reference):
         raise UserError(f'--reference {args.reference}: no such program. Name a Python that has torch and '
                         'transformers.')
     if args.markdown and not args.markdown.absolute().parent.is_dir():
         raise UserError(f'--markdown {args.markdown}: its folder does not exist.')
+
+
+def run(args):
+    """Do what the command line says. Returns 0, or 1 where a row fails. Raises UserError."""
+    check_options(args)
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or 'minilm'
         if args.random:
             model = random_model(args.random, Path(folder) / 'random')
         name, *rows = align(Setup(model, args.model_dir, args.data_dir), args.reference)
+    return report(name, rows, args.markdown)
+
+
+def report(name, rows, markdown=None):
+    """Print the table, and write it where `markdown` is a file. name: the reference's. Returns 0, or 1 where a row
+    fails."""
     text = f'Against {name}:\n\n{table(rows)}'
     print(f'\n{text}', end='')
-    if args.markdown:
-        write_file(args.markdown, text)
+    if markdown:
+        write_file(markdown, text)
     failed = len([row for row in rows if not row.passed])
     print(f'{failed} of {len(rows)} rows fail' if failed else f'all {len(rows)} rows pass')
     return int(bool(failed))

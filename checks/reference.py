@@ -241,16 +241,21 @@ class Model:
         np.put_along_axis(gradient, words[:, :, None], np.take_along_axis(gradient, words[:, :, None], -1) - 1, -1)
         return (losses * share).sum(), backward(gradient * share[:, :, None])
 
-    def replaced_loss(self, x, is_replaced, is_real, weight):
-        """The binary cross-entropy for every token, its mean over the real ones (batch, length), and its gradient by x
-        times `weight`."""
+    def replaced_tokens(self, x):
+        """The last layer's states (batch, length, hidden) -> the discriminator's logits (batch, length), and the
+        backward pass."""
         y, back_dense = self.dense(x, 'discriminator_predictions/dense')
         y, back_active = self.activation(y)
         logits, back_logit = self.dense(y, 'discriminator_predictions/dense_1')
-        logits, share = logits[:, :, 0], is_real / is_real.sum()
+        return logits[:, :, 0], lambda d: back_dense(back_active(back_logit(d[:, :, None])))
+
+    def replaced_loss(self, x, is_replaced, is_real, weight):
+        """The binary cross-entropy for every token, its mean over the real ones (batch, length), and its gradient by x
+        times `weight`."""
+        logits, backward = self.replaced_tokens(x)
+        share = is_real / is_real.sum()
         losses = np.logaddexp(0, logits) - logits * is_replaced
-        gradient = (expit(logits) - is_replaced) * share * weight
-        return (losses * share).sum(), back_dense(back_active(back_logit(gradient[:, :, None])))
+        return (losses * share).sum(), backward((expit(logits) - is_replaced) * share * weight)
 
     # ---- Fine-tuning
 

@@ -13,7 +13,9 @@ from test_scripts import rows_of
 import CoLA
 import snippets
 from checks import reference
+from checks.random_model import random_values
 from engine.checkpoints import Checkpoint
+from engine.families import encoder_shapes, replaced_head_shapes, words_head_shapes
 from engine.files import UserError
 from engine.prediction import Predictor
 from engine.vocabulary import load_vocabulary
@@ -200,6 +202,107 @@ def test_the_tokenizer_goes_along(tiny_bert, tmp_path):
     assert written.encode(text, 'b').ids == [cls, *own.encode(text).ids, sep, WORDS.index('b'), sep]
     assert written.encode(text, 'b').type_ids == [0] * (len(own.encode(text).ids) + 2) + [1, 1]
     assert own.encode('[SEP]').ids != [sep]         # ours takes it for text
+
+
+# ---- Pre-trained models ---------------------------------------------------------------------------------------------
+
+
+GENERATOR = {'hidden_size': 128, 'intermediate_size': 40, 'num_hidden_layers': 3, 'num_attention_heads': 2}
+
+
+def pretrained(script, family, folder):
+    """A folder as a run of pretraining/ELECTRA.py or MLM.py leaves it, as far as it is a model."""
+    sizes = sizes_of(family) | {'hidden_act': 'gelu_erf'}
+    encoder = {name: shape for name, shape in encoder_shapes(family, sizes).items() if '/pooler/' not in name}
+    shapes = encoder | words_head_shapes(family, sizes)
+    if script == 'ELECTRA':
+        of_generator = encoder_shapes(family, sizes | GENERATOR)
+        shapes = encoder | replaced_head_shapes(sizes) | words_head_shapes(family, sizes | GENERATOR) | {
+            name.replace('electra/', 'generator/', 1): shape for name, shape in of_generator.items()
+            if '/embeddings/' not in name}
+    folder.mkdir()
+    variables = random_values(shapes, lambda name: 0.2)
+    safetensors.numpy.save_file(variables, folder / 'model.safetensors')
+    (folder / 'vocab.txt').write_text('\n'.join(WORDS) + '\n')
+    (folder / 'config.json').write_text(json.dumps(
+        sizes | {'task': f'pretraining/{script}', 'knobs': {}, 'model_type': family, 'pooling': 'cls'}))
+    return variables
+
+
+def dense_and_norm(dense, norm):
+    return {f'{layer}.{variable}' for layer in (dense, norm) for variable in ('weight', 'bias')}
+
+
+WORDS_HEAD = {      # the keys of transformers' ...ForMaskedLM; what is tied is not in the file
+    'bert': dense_and_norm('cls.predictions.transform.dense', 'cls.predictions.transform.LayerNorm') | {
+        'cls.predictions.bias'},
+    'electra': dense_and_norm('generator_predictions.dense', 'generator_predictions.LayerNorm') | {
+        'generator_lm_head.bias'},
+    'albert': dense_and_norm('predictions.dense', 'predictions.LayerNorm') | {'predictions.bias'},
+    'distilbert': dense_and_norm('vocab_transform', 'vocab_layer_norm') | {'vocab_projector.bias'}}
+REPLACED_HEAD = {f'discriminator_predictions.{layer}.{variable}' for layer in ('dense', 'dense_prediction')
+                 for variable in ('weight', 'bias')}
+
+
+@pytest.mark.parametrize(('script', 'family', 'options', 'architecture'), [
+    ('ELECTRA', 'electra', [], 'ElectraForPreTraining'), ('ELECTRA', 'electra', ['--generator'], 'ElectraForMaskedLM'),
+    ('MLM', 'bert', [], 'BertForMaskedLM'), ('MLM', 'electra', [], 'ElectraForMaskedLM'),
+    ('MLM', 'albert', [], 'AlbertForMaskedLM'), ('MLM', 'distilbert', [], 'DistilBertForMaskedLM')])
+def test_a_pretrained_model_keeps_its_head(script, family, options, architecture, tmp_path, capsys):
+    variables = pretrained(script, family, tmp_path / 'run')
+    assert convert.main([str(tmp_path / 'run'), str(tmp_path / 'b'), *options]) == 0
+    said = capsys.readouterr().out
+    assert all(f'{name} (' in said or f' {name}' in said for name in variables)     # is mapped, or skipped
+    settings = json.loads((tmp_path / 'b' / 'config.json').read_text())
+    assert settings['architectures'] == [architecture]
+    expected = {f'{family}.{name}' for name in json.loads(GOLDENS.read_text())[family]['variables']
+                if 'pooler' not in name}
+    if options:
+        expected |= {name.replace('layer.1', 'layer.2') for name in expected}
+    expected |= REPLACED_HEAD if architecture.endswith('PreTraining') else WORDS_HEAD[family]
+    written = Checkpoint(tmp_path / 'b')
+    tensors = safetensors.numpy.load_file(written.path)
+    assert set(tensors) == expected
+    assert settings.get('hidden_size', settings.get('dim')) == (128 if options else 64)
+    if options:
+        assert {key: settings[key] for key in GENERATOR} == GENERATOR
+        table = 'electra/embeddings/word_embeddings'
+        np.testing.assert_array_equal(dict(written.read([table]))[table], variables[table])
+        np.testing.assert_array_equal(tensors['electra.encoder.layer.2.attention.self.query.weight'],
+                                      variables['generator/encoder/layer_2/attention/self/query/kernel'].T)
+    if family == 'electra' and not options and script == 'ELECTRA':
+        np.testing.assert_array_equal(tensors['discriminator_predictions.dense_prediction.weight'],
+                                      variables['discriminator_predictions/dense_1/kernel'].T)
+
+
+def test_a_factorized_bert_is_none_of_transformers(tmp_path, capsys):
+    """As of MLM.py --hidden-size 128 --embedding-size 64."""
+    pretrained('MLM', 'bert', tmp_path / 'run')
+    settings = json.loads((tmp_path / 'run' / 'config.json').read_text())
+    (tmp_path / 'run' / 'config.json').write_text(json.dumps(settings | {'embedding_size': 32}))
+    assert convert.main([str(tmp_path / 'run'), str(tmp_path / 'b')]) == 2
+    assert "transformers' BERT has no projection of embeddings" in capsys.readouterr().err
+
+
+def test_what_has_no_generator(tiny_bert, runs, tmp_path, capsys):
+    pretrained('MLM', 'electra', tmp_path / 'run')
+    for folder in (tmp_path / 'run', tiny_bert, runs['CoLA']):
+        assert convert.main([str(folder), str(tmp_path / 'b'), '--generator']) == 2
+        assert capsys.readouterr().err == (f'error: {folder}: --generator is for runs of pretraining/ELECTRA.py alone; '
+                                           'there is no generator in this one.\n')
+    assert not (tmp_path / 'b').exists()
+
+
+@pytest.mark.parametrize(('generator', 'key', 'name'), [
+    (True, 'generator_lm_head.bias', 'generator_predictions/output_bias'),
+    (False, 'discriminator_predictions.dense.weight', 'discriminator_predictions/dense/kernel')])
+def test_a_damaged_head_is_noticed(generator, key, name, tmp_path, monkeypatch):
+    pretrained('ELECTRA', 'electra', tmp_path / 'run')
+    monkeypatch.setattr(convert, 'save', lambda path, tensors: safetensors.numpy.save_file(
+        tensors | {key: tensors[key] + 1}, path))
+    with pytest.raises(UserError, match=f'{name} reads back with other bits'):
+        convert.convert(tmp_path / 'run', tmp_path / 'b', generator=generator)
+    assert not (tmp_path / 'b').exists()
 
 
 def test_a_damaged_write_is_noticed(tiny_bert, tmp_path, monkeypatch):

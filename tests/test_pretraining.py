@@ -15,7 +15,7 @@ from test_scripts import start
 
 import CoLA
 import snippets
-from checks import kill, reference
+from checks import align_pretraining, kill, reference
 from config import parse_args
 from engine import corpus, files, packing
 from engine.checkpoints import Checkpoint
@@ -25,6 +25,7 @@ from engine.launch import settle
 from engine.vocabulary import load_vocabulary
 from pretraining import vocabulary
 from snippets import keras, tf
+from tools import export, predict
 from tools.runs import load_script
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyz'
@@ -449,3 +450,31 @@ def test_mlm_goes_on_from_its_own_head(words, tmp_path, capsys):
     before, after = (Checkpoint(one) for one in (folder, folder.with_name('mini-seed42-seed42')))
     for name, value in after.read(after.shapes):
         np.testing.assert_allclose(value, dict(before.read([name]))[name], atol=1e-6)
+
+
+@pytest.mark.parametrize('script', [ELECTRA, MLM], ids=['ELECTRA', 'MLM'])
+def test_what_is_converted_computes_the_same(script, words, tmp_path, monkeypatch, capsys):
+    """checks.align_pretraining reads what tools.convert writes. And what a run of pre-training is not for is said."""
+    more = ('--generator-size', 0.5) if script is ELECTRA else ('--embedding-size', 128)
+    start(script, *knobs_of(script, tmp_path, words, '--hidden-size', 128, '--layers', 2, '--checkpoints', 1, *more))
+    folder, = tmp_path.glob('runs/*/*/*-seed42/update-00000006')
+    capsys.readouterr()
+    monkeypatch.setattr(align_pretraining, 'BATCHES', 1)
+    assert align_pretraining.main([str(folder)]) == 0
+    assert ('all 7 rows pass' if script is ELECTRA else 'all 4 rows pass') in capsys.readouterr().out
+    if script is ELECTRA:
+        return
+    monkeypatch.setattr(reference.Model, 'activation', lambda self, x: (x, lambda dy: dy))
+    assert align_pretraining.main([str(folder)]) == 1
+    assert predict.main([str(folder), '--text', 'a']) == 2
+    assert 'which has no answers() for texts' in capsys.readouterr().err
+    assert export.main([str(folder), '--format', 'savedmodel']) == 2
+    assert 'only models that give one vector for a text' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('option', 'message'), [
+    ('--reference=/nowhere/python', '--reference /nowhere/python: no such program'),
+    ('--data-dir=/nowhere', 'no run of pretraining/ELECTRA.py or MLM.py')])
+def test_bad_options_of_the_comparison(option, message, tiny_bert, capsys):
+    assert align_pretraining.main([str(tiny_bert), option]) == 2
+    assert message in capsys.readouterr().err

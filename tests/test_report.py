@@ -142,6 +142,17 @@ def test_mistakes_of_most_runs_come_first(tmp_path):
     assert mistakes[0].probability == pytest.approx(1 - probability)
 
 
+def test_pre_training_is_passed_over(tmp_path, capsys):
+    write_run(tmp_path)
+    folder = write_run(tmp_path, 'pretraining/MLM')
+    records, _ = report.find_runs([str(tmp_path)], tmp_path)
+    assert [record.task for record in records] == ['RTE']
+    assert capsys.readouterr().err == f'Note: left out, pre-training: {folder}\n'
+    assert report.main([str(folder)]) == 2
+    assert capsys.readouterr().err == (f'error: {folder}: 1 of pre-training, whose runs answer no examples, and no '
+                                       'other finished run.\n')
+
+
 def test_groups_of_texts():
     assert analysis.words('Don\'t 今天 go_on, 2.5') == ['don', 't', '今', '天', 'go_on', '2', '5']
     example = Answer(0, '', '', '', 1, 'a b c', 'B c d e', 0.0)

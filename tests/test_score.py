@@ -165,6 +165,9 @@ def test_gold_that_is_none(tmp_path, capsys):
     status, _, error = run(capsys, 'config', path)
     assert status == 2
     assert 'no script that trains a model' in error
+    status, _, error = run(capsys, 'pretraining/MLM', path)
+    assert status == 2
+    assert 'without load_data(), score() and answers()' in error
 
 
 def test_a_task_without_one_label_or_score_is_refused(tmp_path, capsys, monkeypatch):

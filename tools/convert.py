@@ -3,6 +3,8 @@
     uv run -m tools.convert uncased_L-12_H-768_A-12 bert-hf         # the other layout than SRC has
     uv run -m tools.convert bert-hf bert-google                     # and back again: the same bits
     uv run -m tools.convert runs/CoLA/bert-base-uncased-seed42 cola-hf      # a fine-tuned model for transformers
+    uv run -m tools.convert runs/pretraining/ELECTRA/small-seed42 electra-hf                # a pre-trained one
+    uv run -m tools.convert runs/pretraining/ELECTRA/small-seed42 generator-hf --generator  # and what it was trained by
 
 SRC is a folder or a model's name, as --model takes it: BERT, ELECTRA, ALBERT or DistilBERT (which Google has no
 checkpoint of; it gets BERT's names). What is mapped and what is skipped, and why, is printed; an unknown variable is an
@@ -12,11 +14,16 @@ A run becomes BertForSequenceClassification or AlbertForSequenceClassification w
 The other classes of transformers compute another head than ours (ElectraForSequenceClassification and
 DistilBertForSequenceClassification have one more dense layer): there DST holds the encoder, and beside it
 classifier.safetensors with our head and a README.md that shows how to compute its logits.
+
+A run of pretraining/ELECTRA.py becomes ElectraForPreTraining, and with --generator ElectraForMaskedLM, which gets its
+own copy of the embeddings that both have in common; a run of pretraining/MLM.py becomes BertForMaskedLM, or that of its
+family. So does a folder update-... in such a run.
 """
 
 import argparse
 import contextlib
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -28,7 +35,14 @@ import config
 from engine.backend import keras, tf
 from engine.checkpoints import DISTILBERT_SIZES, Checkpoint, open_model, skipped_variables
 from engine.encoders import build_encoder
-from engine.families import encoder_shapes, hugging_face_name
+from engine.families import (
+    FAMILIES,
+    encoder_shapes,
+    head_name,
+    hugging_face_name,
+    replaced_head_shapes,
+    words_head_shapes,
+)
 from engine.files import UserError, status_of, whole_folder, write_file, write_json
 from engine.vocabulary import load_vocabulary
 from tools.runs import exact_products, open_run, sample_batches
@@ -51,6 +65,48 @@ A fine-tuned model whose head is none of transformers' own. `model.safetensors` 
 '''
 
 
+class Generator(Checkpoint):
+    """The generator in a run of pretraining/ELECTRA.py as a model of its own: an ELECTRA with its names and sizes. Of
+    the embeddings of words, positions and segments the run has one for both. Raises UserError for anything else.
+
+    others: the names of the run's variables that are not the generator's.
+    """
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        kernel = 'generator/encoder/layer_{}/intermediate/dense/kernel'
+        if not self.task or kernel.format(0) not in self.shapes:
+            raise UserError(f'{self.folder}: --generator is for runs of pretraining/ELECTRA.py alone; there is no '
+                            'generator in this one.')
+        self.keys = {name.replace('generator/', 'electra/', 1): name for name in self.shapes
+                     if name.startswith(('electra/embeddings/', 'generator/', 'generator_predictions/'))}
+        self.others = sorted(set(self.shapes) - set(self.keys.values()))
+        layers = [name for name in self.shapes if re.fullmatch(kernel.format(r'\d+'), name)]
+        hidden, inner = self.shapes[kernel.format(0)]
+        self.config = self.config | {'hidden_size': hidden, 'intermediate_size': inner,
+                                     'num_hidden_layers': len(layers), 'num_attention_heads': max(1, hidden // 64)}
+        self.shapes = {name: self.shapes[key] for name, key in self.keys.items()}
+
+    def transposed(self, name):
+        return False
+
+
+def pretraining_head(checkpoint):
+    """(transformers' class without the family, {name: shape} of its head) of a run of pre-training: its variables are
+    those of an encoder and of this head, and of ELECTRA's generator. (None, {}) for another run. Raises UserError."""
+    family, settings = checkpoint.family, checkpoint.config
+    replaced, words = replaced_head_shapes(settings), words_head_shapes(family, settings)
+    on_top = set(checkpoint.shapes) - set(encoder_shapes(family, settings))
+    if {name for name in on_top if not name.startswith(('generator/', 'generator_predictions/'))} == set(replaced):
+        return 'ForPreTraining', replaced
+    if on_top != set(words):
+        return None, {}
+    if family == 'electra' and settings['hidden_act'] != 'gelu_erf':
+        raise UserError(f"{checkpoint.path}: transformers' ElectraForMaskedLM has gelu in its head, this one "
+                        f'{settings["hidden_act"]}.')
+    return 'ForMaskedLM', words
+
+
 def hugging_face_config(checkpoint):
     """config.json of the bare encoder, as transformers writes it."""
     settings, family = dict(checkpoint.config), checkpoint.family
@@ -69,6 +125,14 @@ def hugging_face_config(checkpoint):
     return {'architectures': [f'{CLASSES[family]}Model'], 'model_type': family, 'pad_token_id': 0} | settings
 
 
+def key_of(name, family, root):
+    """Hugging Face's name of a variable of an encoder, which begins with `root` ('bert.', or '' for a bare encoder), or
+    of a head of pre-training."""
+    if name.startswith(f'{FAMILIES[family][0]}/'):
+        return root + hugging_face_name(name, family).removeprefix(f'{family}.')
+    return head_name(name, family)
+
+
 def google_config(checkpoint):
     """The json beside a Google checkpoint. 'gelu' means the tanh form for BERT and ALBERT, erf for ELECTRA."""
     settings, family = dict(checkpoint.config), checkpoint.family
@@ -82,13 +146,13 @@ def google_config(checkpoint):
 def hugging_face_parts(folder, checkpoint, names, root):
     """Write the tokenizer; return what belongs into model.safetensors and config.json. Keys begin with `root` ('bert.',
     or '' for a bare encoder)."""
-    own = f'{checkpoint.family}.'
     tensors = {}
     for name, value in checkpoint.read(names):
-        key = root + hugging_face_name(name, checkpoint.family).removeprefix(own)
+        key = key_of(name, checkpoint.family, root)
+        own = name if checkpoint.layout == 'Google' else checkpoint.keys[name]
         transposed = name.endswith('/kernel')
         tensors[key] = np.ascontiguousarray(value.T if transposed else value)
-        print(f'{name} {value.shape} -> {key}{", transposed" if transposed else ""}')
+        print(f'{own} {value.shape} -> {key}{", transposed" if transposed else ""}')
     settings = hugging_face_config(checkpoint)
     vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size'])
     tokenizer = Tokenizer.from_str(vocabulary.tokenizer.to_str())
@@ -132,6 +196,13 @@ def convert_to_google(folder, checkpoint, names):
     prefix = checkpoint.family if checkpoint.family in ('electra', 'albert') else 'bert'
     save_checkpoint(folder / f'{prefix}_model.ckpt', values)
     write_json(folder / f'{prefix}_config.json', google_config(checkpoint))
+
+
+def convert_pretrained(folder, checkpoint, names, kind):
+    """A pre-trained model with its head. kind: transformers' class without the family."""
+    tensors, settings = hugging_face_parts(folder, checkpoint, names, f'{checkpoint.family}.')
+    save(folder / 'model.safetensors', tensors)
+    write_json(folder / 'config.json', settings | {'architectures': [f'{CLASSES[checkpoint.family]}{kind}']})
 
 
 def convert_run(folder, checkpoint, names):
@@ -188,8 +259,9 @@ def check_head(checkpoint, knobs, model, head, scale):
                             'place in a transformers model; tools.export takes it as it is.')
 
 
-def convert(source, target, model_dir=config.Knobs.model_dir):
-    """Write the folder `target`. Raises UserError; then it is not there."""
+def convert(source, target, model_dir=config.Knobs.model_dir, generator=False):
+    """Write the folder `target`. generator: that of a run of pretraining/ELECTRA.py, not its discriminator. Raises
+    UserError; then it is not there."""
     target = Path(target)
     if target.exists():
         raise UserError(f'{target} exists already; nothing is overwritten. Choose another folder.')
@@ -197,20 +269,29 @@ def convert(source, target, model_dir=config.Knobs.model_dir):
     if checkpoint.family == 'albert_zh':
         raise UserError(f'{checkpoint.path}: transformers has no model that adds segments and positions after the '
                         "words are projected, as brightmart's ALBERT does; there is nothing to convert it to.")
-    expected = encoder_shapes(checkpoint.family, checkpoint.config)
+    if checkpoint.family == 'bert' and checkpoint.config['embedding_size'] != checkpoint.config['hidden_size']:
+        raise UserError(f"{checkpoint.path}: transformers' BERT has no projection of embeddings to the size of the "
+                        f'layers; this one has, from {checkpoint.config["embedding_size"]} to '
+                        f'{checkpoint.config["hidden_size"]}.')
+    if generator:
+        checkpoint = Generator(checkpoint.folder)
+    kind, head = pretraining_head(checkpoint) if checkpoint.task else (None, {})
+    expected = encoder_shapes(checkpoint.family, checkpoint.config) | head
     names = [name for name, shape in expected.items() if checkpoint.shapes.get(name) == shape]
     missing = [name for name in set(expected) - set(names) if '/pooler/' not in name or name in checkpoint.shapes]
     if missing:
         raise UserError(f'{checkpoint.path}: variable {min(missing)} should have the shape {expected[min(missing)]}; '
                         f'the checkpoint has {checkpoint.shapes.get(min(missing), "none of this name")}.')
-    skipped = {} if checkpoint.task else skipped_variables(checkpoint, names)
+    skipped = left_out(checkpoint, names, kind)
     with whole_folder(target) as folder:
         write_file(folder / 'vocab.txt', (checkpoint.folder / 'vocab.txt').read_bytes())
         if checkpoint.pooling == 'mean':        # as sentence-transformers says it
             (folder / '1_Pooling').mkdir()
             write_json(folder / '1_Pooling' / 'config.json', {
                 'word_embedding_dimension': checkpoint.config['hidden_size'], 'pooling_mode_mean_tokens': True})
-        if checkpoint.task:
+        if kind:
+            convert_pretrained(folder, checkpoint, names, kind)
+        elif checkpoint.task:
             convert_run(folder, checkpoint, names)
         elif checkpoint.layout == 'Google':
             convert_to_hugging_face(folder, checkpoint, names)
@@ -219,7 +300,18 @@ def convert(source, target, model_dir=config.Knobs.model_dir):
         for reason, which in skipped.items():
             print(f'skipped ({reason}): {", ".join(which)}')
         verify(checkpoint, Checkpoint(folder), names)
-    print(f'{target}: {len(names)} variables of the encoder, each with the same bits as in {checkpoint.path}')
+    what = 'the model' if kind else 'the encoder'
+    print(f'{target}: {len(names)} variables of {what}, each with the same bits as in {checkpoint.path}')
+
+
+def left_out(checkpoint, names, kind):
+    """{reason: names} of the variables that are not converted; of a fine-tuned model there are none. Raises
+    UserError."""
+    if isinstance(checkpoint, Generator):
+        return {"the discriminator's; it is converted without --generator": checkpoint.others}
+    if checkpoint.task and not kind:
+        return {}
+    return skipped_variables(checkpoint, names)
 
 
 def verify(source, written, names):
@@ -239,8 +331,10 @@ def main(argv=None):
     parser.add_argument('source', metavar='SRC', help='a folder with a model, a folder in runs/, or a name')
     parser.add_argument('target', metavar='DST', help='the folder to write')
     parser.add_argument('--model-dir', default=config.Knobs.model_dir, help='downloaded models (%(default)s)')
+    parser.add_argument('--generator', action='store_true',
+                        help='of a run of pretraining/ELECTRA.py the generator, not the discriminator')
     args = parser.parse_args(argv)
-    return status_of(convert, args.source, args.target, args.model_dir)
+    return status_of(convert, args.source, args.target, args.model_dir, args.generator)
 
 
 if __name__ == '__main__':

@@ -84,6 +84,9 @@ def open_folder(folder, batch_size=None):
     if not (folder / 'export.json').is_file():
         given = {'eval_batch_size': batch_size} if batch_size else {}
         script, knobs, model = open_run(folder, **given)
+        if not hasattr(script, 'answers'):
+            raise UserError(f'{folder}: a run of {knobs.task}, which has no answers() for texts. To use its model, '
+                            'fine-tune it: --model takes this folder.')
         return settings_of(folder, knobs, model), script.answers, Predictor(knobs, model).predict
     settings = read_json(folder / 'export.json')
     if not {'format', 'task', 'labels', 'maxlen', 'pair', 'vocab_size', 'probabilities'} <= set(settings):

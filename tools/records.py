@@ -2,6 +2,7 @@
 
 import glob
 import math
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,6 +14,7 @@ import config
 from engine.files import METRICS, UserError, first_line, metric_names, read_json, read_lines
 
 BASELINE = 'baseline'       # how the runs without a --name are called
+PRETRAINING = 'pretraining/'        # begins what their runs call `task`
 RUNS = f'a folder of a run or of runs, a pattern of such folders in quotes, the --name of runs, or {BASELINE}: those ' \
        'without one'        # what a RUN is on the command line
 # What NumPy and zipfile raise for a damaged .npz; TypeError and AttributeError: for a .npy, which is no container.
@@ -73,21 +75,29 @@ class Data(NamedTuple):
 def find_runs(words, runs_dir, model=''):
     """The finished runs that words mean, each once, in the order of (task, seed, folder), and the folders of those that
     are not finished. A word is a folder of a run, a folder of runs, a pattern of such folders, the --name of runs in
-    RUNS_DIR, or 'baseline': the runs there that have no name. `model` leaves only this model's. Raises UserError."""
-    records, unfinished = {}, []
+    RUNS_DIR, or 'baseline': the runs there that have no name. `model` leaves only this model's. Runs of pre-training,
+    which answer no examples, are passed over, and that is said. Raises UserError."""
+    records, unfinished, pretraining = {}, [], []
     for word in words:
         folders = folders_of(word, Path(runs_dir))
         for folder in folders:
             if not model or folder.name.startswith(f'{Path(model).name}-seed'):
                 record = read_run(folder)
-                if record:
-                    records[folder.resolve()] = record
-                else:
+                if not record:
                     unfinished.append(folder)
+                elif record.task.startswith(PRETRAINING):
+                    pretraining.append(folder)
+                else:
+                    records[folder.resolve()] = record
     if not records:
         named = ' '.join(map(str, words)) + (f' with --model {model}' if model else '')
+        if pretraining:
+            raise UserError(f'{named}: {len(pretraining)} of pre-training, whose runs answer no examples, and no other '
+                            'finished run.')
         left = f': {len(unfinished)} unfinished ones' if unfinished else ''
         raise UserError(f'{named}: no finished run{left}.')
+    if pretraining:
+        print(f'Note: left out, pre-training: {", ".join(map(str, pretraining))}', file=sys.stderr)
     return sorted(records.values(), key=lambda run: (run.task, run.seed, str(run.folder))), unfinished
 
 

@@ -39,8 +39,8 @@ from tools.submission import HEADER, find_problem, shorten
 def load_gold(script, data_dir, files):
     """The labelled examples to score against, as Data: the task's dev set in DATA_DIR, or that of `files`. Raises
     UserError."""
-    if not hasattr(script, 'load_data') or not hasattr(script, 'score'):
-        raise UserError(f'{script.__file__}: it has no load_data() or no score().')
+    if not all(hasattr(script, name) for name in ('load_data', 'score', 'answers')):
+        raise UserError(f'{script.__file__}: without load_data(), score() and answers() no answers can be scored.')
     knobs = settle(script.knobs, script.__file__, {'data_dir': str(data_dir)})
     examples = load_files(script, knobs, files) if files else script.load_data(knobs, 'dev')
     kind = int if knobs.labels else float
