@@ -7,8 +7,7 @@
 RUN is a run of pretraining/ELECTRA.py or MLM.py, or a folder update-... in one. The other side reads the folders that
 tools.convert makes of it: ElectraForPreTraining and ElectraForMaskedLM, BertForMaskedLM and so on. Both get the same
 texts, the dev sets of RTE and STS-B in demo/ (--data-dir: real ones), with the same tokens hidden; the discriminator
-those that were drawn from our generator's distribution. Dropout is off. Rows where [PAD] was drawn are left out, and
-counted: for our discriminator that is padding, for Google's and transformers' a token.
+those that were drawn from our generator's distribution. Dropout is off.
 
 Compared are the logits for all words and those of the discriminator on 32 rows, and of a training step on 8 rows the
 losses and the gradient of every variable. Differences are as in checks.align; so is the exit status.
@@ -95,21 +94,12 @@ class Setup:
             documents='blank', cache_dir=str(scratch / 'cache'), batch_size=BATCH, grad_accumulation=1, limit=0)
         self.replaced_weight = knobs.discriminator_weight if DISCRIMINATOR in self.parts else 0.0
         data = script.load_data(knobs)['train']
-        batches = [rows for rows in cut(self.usable_rows(knobs, data), BATCH)[:BATCHES] if len(rows) == BATCH]
+        rows = np.arange(min(len(data), BATCH * BATCHES))
+        batches = [rows for rows in cut(rows, BATCH) if len(rows) == BATCH]
         if not batches:
             raise UserError(f'--data-dir {data_dir}: fewer than {BATCH} rows of text.')
         self.given = [given_to(knobs, data, rows) for rows in batches]
         self.outputs, self.batches = zip(*map(self.forward, self.given), strict=True)
-
-    def usable_rows(self, knobs, data):
-        """The first rows of text without those where [PAD] is drawn, whose number is said."""
-        rows, usable = np.arange(min(len(data), 2 * BATCH * BATCHES)), []
-        for some in cut(rows, BATCH):
-            _, batch = self.forward(given_to(knobs, data, some))
-            usable += some[(batch.corrupted > 0).all(1, where=batch.is_real)].tolist()
-        if len(usable) < len(rows):
-            print(f'{len(rows) - len(usable)} of {len(rows)} rows left out: [PAD] was drawn there')
-        return np.array(usable)
 
     def forward(self, given):
         """(Output, Batch) of a batch as the script's training has it."""
@@ -187,7 +177,7 @@ class Numpy:
         words, _ = generator.hidden_words(states[-1], batch.places, self.head)
         if not discriminator:
             return Output(words, None)
-        states, _ = discriminator.encode(batch.corrupted, batch.segments)
+        states, _ = discriminator.encode(batch.corrupted, batch.segments, batch.is_real)
         return Output(words, discriminator.replaced_tokens(states[-1])[0])
 
     def step(self):
@@ -199,7 +189,7 @@ class Numpy:
         backward(gradient)
         losses = {'words': loss}
         if discriminator:
-            states, backward = discriminator.encode(batch.corrupted, batch.segments)
+            states, backward = discriminator.encode(batch.corrupted, batch.segments, batch.is_real)
             loss, gradient = discriminator.replaced_loss(states[-1], batch.is_replaced, batch.is_real, weight)
             backward(gradient)
             losses |= {'replaced': loss, 'total': losses['words'] + weight * loss}

@@ -174,10 +174,10 @@ class Model:
         y = np.tanh(y)
         return y, lambda dy: first(back(dy * (1 - y ** 2)))
 
-    def encode(self, ids, segments):
-        """Token ids and segment ids (batch, length), id 0 being padding -> the hidden states, embeddings first, each
-        (batch, length, hidden), and the backward pass from the last."""
-        mask = ids != 0
+    def encode(self, ids, segments, mask=None):
+        """Token ids and segment ids (batch, length) -> the hidden states, embeddings first, each (batch, length,
+        hidden), and the backward pass from the last. mask: the real tokens; without it those whose id is not 0."""
+        mask = ids != 0 if mask is None else mask
         x, back = self.embeddings(ids, segments)
         states, backs = [x], [back]
         for i in range(self.settings['num_hidden_layers']):

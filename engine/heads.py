@@ -101,4 +101,5 @@ class Corrupt(keras.layers.Layer):
         return tf.tensor_scatter_nd_update(ids, tf.stack([rows, places], -1), drawn)
 
     def compute_mask(self, inputs, mask=None):
-        return None
+        """The real tokens are those of the text, also where [PAD] was drawn."""
+        return tf.not_equal(inputs[0], 0)

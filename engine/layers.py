@@ -77,7 +77,8 @@ class Attention(bert4keras.layers.MultiHeadAttention):
 
 
 class Embedding(bert4keras.layers.Embedding):
-    """bert4keras's; as the output layer that is tied to it (mode 'dense') in the type of its input."""
+    """bert4keras's; as the output layer that is tied to it (mode 'dense') in the type of its input. Token ids may bring
+    a mask of their own."""
 
     def __init__(self, *sizes, **options):
         super().__init__(*sizes, autocast=False, **options)
@@ -88,6 +89,9 @@ class Embedding(bert4keras.layers.Embedding):
         if mode == 'embedding':
             return super().call(inputs)
         return tf.matmul(inputs, tf.cast(self.embeddings, inputs.dtype), transpose_b=True)
+
+    def compute_mask(self, inputs, mask=None):
+        return super().compute_mask(inputs, mask) if mask is None else mask
 
 
 class FeedForward(bert4keras.layers.FeedForward):

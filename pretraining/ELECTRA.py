@@ -139,8 +139,11 @@ PANELS = {'training loss': ['loss'], "generator's loss": ['masked_lm_loss'],
           'discriminator': ['disc_auc', 'disc_accuracy', 'all_original_accuracy', 'disc_precision', 'disc_recall']}
 
 
-def warn(knobs):
-    """Say what others found to give a useless model."""
+def check(knobs):
+    """Refuse other models; say what others found to give a useless one."""
+    if knobs.model not in knobs.fresh_models:
+        raise snippets.UserError(f'--model {knobs.model}: a model with fresh values is made here, of the sizes '
+                                 f'{", ".join(knobs.fresh_models)}.')
     batch = knobs.batch_size * knobs.grad_accumulation
     if batch < 16:
         print(f'Note: --batch-size {batch}: KoELECTRA learned nothing with 4 (its issue 13). ELECTRA-small has 128.')
@@ -151,7 +154,7 @@ def warn(knobs):
 
 def main(knobs):
     """From text files to a discriminator that --model takes."""
-    warn(knobs)
+    check(knobs)
     data = load_data(knobs)
     snippets.train(knobs, build_model(knobs, len(data['train'])), data['train'], data['dev'], score,
                    callbacks=[text.Checkpoints(knobs)], predict=predict, panels=PANELS)

@@ -118,7 +118,7 @@ PANELS = {'training loss': ['loss'], 'loss': ['masked_lm_loss'], 'perplexity': [
           'accuracy': ['masked_lm_accuracy']}
 
 
-def warn(knobs):
+def check(knobs):
     """Say what others found to give a useless model."""
     if knobs.model not in knobs.fresh_models and knobs.learning_rate >= 4e-4:
         print(f'Note: --learning-rate {knobs.learning_rate:g}: at 4e-4 BERT forgot what it had learned (Sun et al. '
@@ -127,7 +127,7 @@ def warn(knobs):
 
 def main(knobs):
     """From text files to a model that --model takes."""
-    warn(knobs)
+    check(knobs)
     data = load_data(knobs)
     snippets.train(knobs, build_model(knobs, len(data['train'])), data['train'], data['dev'], score,
                    callbacks=[text.Checkpoints(knobs)], predict=predict, panels=PANELS)

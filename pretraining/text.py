@@ -66,10 +66,9 @@ class Knobs(config.Knobs):
 
     def made_model(self):
         """The model that a script makes with fresh values (google-research/electra, training_utils.py,
-        get_bert_config)."""
+        get_bert_config), or None."""
         if self.model not in self.fresh_models:
-            raise UserError(f'--model {self.model}: a model with fresh values is made here, of the sizes '
-                            f'{", ".join(self.fresh_models)}.')
+            return None
         folder = self.vocabulary_folder
         settings = encoder_sizes(self.layers, self.hidden_size) | {
             'vocab_size': len(read_lines(folder / 'vocab.txt')), 'embedding_size': self.embedding_size,

@@ -276,7 +276,7 @@ def test_a_pretrained_model_keeps_its_head(script, family, options, architecture
 
 
 def test_a_factorized_bert_is_none_of_transformers(tmp_path, capsys):
-    """As of MLM.py --hidden-size 128 --embedding-size 64."""
+    """A BERT whose embeddings are narrower than its layers."""
     pretrained('MLM', 'bert', tmp_path / 'run')
     settings = json.loads((tmp_path / 'run' / 'config.json').read_text())
     (tmp_path / 'run' / 'config.json').write_text(json.dumps(settings | {'embedding_size': 32}))

@@ -358,7 +358,7 @@ def test_an_electra_step_is_the_references(words, tmp_path):
     chosen[np.nonzero(used)[0], places[used > 0]] = True
     is_replaced = corrupted != ids
     assert is_replaced.any() and (corrupted == ids)[~chosen].all()
-    states, backward = discriminator.encode(corrupted, segments)
+    states, backward = discriminator.encode(corrupted, segments, is_real > 0)
     replaced_loss, gradient = discriminator.replaced_loss(states[-1], is_replaced, is_real > 0, 50.0)
     backward(gradient)
     assert loss == pytest.approx(words_loss + 50 * replaced_loss, rel=1e-4)
@@ -455,7 +455,7 @@ def test_mlm_goes_on_from_its_own_head(words, tmp_path, capsys):
 @pytest.mark.parametrize('script', [ELECTRA, MLM], ids=['ELECTRA', 'MLM'])
 def test_what_is_converted_computes_the_same(script, words, tmp_path, monkeypatch, capsys):
     """checks.align_pretraining reads what tools.convert writes. And what a run of pre-training is not for is said."""
-    more = ('--generator-size', 0.5) if script is ELECTRA else ('--embedding-size', 128)
+    more = ('--generator-size', 0.5) if script is ELECTRA else ()
     start(script, *knobs_of(script, tmp_path, words, '--hidden-size', 128, '--layers', 2, '--checkpoints', 1, *more))
     folder, = tmp_path.glob('runs/*/*/*-seed42/update-00000006')
     capsys.readouterr()
