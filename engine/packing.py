@@ -207,10 +207,10 @@ class Places:
         return Place(*self.data.corpus.place(self.data.rows[self.data.which[row], 4]))
 
 
-def held_out(rows, wanted):
-    """The numbers of the rows (to train on, held out): whole documents, evenly spread, of about so many rows, but at
-    most a twentieth of all. Of few documents the last rows. Both are at least one."""
-    every = max(20, len(rows) // wanted)
+def held_out(rows, every):
+    """The numbers of the rows (to train on, held out): of so many documents one is held out, at most of 20. Of fewer
+    documents the last rows. Both are at least one."""
+    every = max(20, every)
     if rows[-1, 4] >= every:
         is_out = rows[:, 4] % every == every - 1
     else:

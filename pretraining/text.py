@@ -94,7 +94,8 @@ def load_data(knobs, line_by_line=False):
     if len(rows) < 2:
         raise UserError(f'--text {knobs.text}: one row of {knobs.maxlen} tokens, of which none can be held out. More '
                         'text is needed.')
-    train, dev = held_out(rows, knobs.held_out)
+    # Not of len(rows), which the seed changes: so runs with other seeds hold the same documents out.
+    train, dev = held_out(rows, len(corpus.ids) // (knobs.maxlen * knobs.held_out))
     used = (rows[:, 1].sum() + rows[:, 3].sum()) / len(corpus.ids)
     print(f'{len(train):,} rows of up to {knobs.maxlen} tokens to train on, {len(dev):,} held out; they hold '
           f'{100 * used:.1f} % of the tokens')

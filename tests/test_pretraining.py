@@ -175,9 +175,9 @@ def test_a_segmenter_says_what_a_word_is(tmp_path):
 def test_whole_documents_are_held_out():
     rows = np.zeros((1000, 5), np.int64)
     rows[:, 4] = np.repeat(np.arange(250), 4)
-    train, dev = packing.held_out(rows, 1000)
+    train, dev = packing.held_out(rows, 1)
     assert len(dev) == 48 and not set(rows[train, 4]) & set(rows[dev, 4])       # every 20th document
-    assert len(packing.held_out(rows, 10)[1]) == 8                       # every 100th
+    assert len(packing.held_out(rows, 100)[1]) == 8                      # every 100th
     train, dev = packing.held_out(rows[:30] * 0, 10)                     # one document
     assert (len(train), len(dev)) == (29, 1)
 
