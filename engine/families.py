@@ -22,6 +22,19 @@ FAMILIES = {
         '/output/LayerNorm/': '/output_layer_norm/'}),
 }
 
+# Of the head for hidden words: Google's name, and what Hugging Face's names have different beyond dots.
+BERT_HEAD = 'cls/predictions/transform', {'output_bias': 'bias'}
+WORDS_HEADS = {
+    'bert': BERT_HEAD, 'albert_zh': BERT_HEAD,
+    'albert': ('cls/predictions/transform', {'cls/predictions/transform/': 'predictions/',
+                                             'cls/predictions/output_bias': 'predictions/bias'}),
+    'distilbert': ('cls/predictions/transform', {'cls/predictions/transform/dense/': 'vocab_transform/',
+                                                 'cls/predictions/transform/LayerNorm/': 'vocab_layer_norm/',
+                                                 'cls/predictions/output_bias': 'vocab_projector/bias'}),
+    'electra': ('generator_predictions', {'generator_predictions/output_bias': 'generator_lm_head/bias',
+                                          'dense_1/': 'dense_prediction/'}),
+}
+
 
 def encoder_shapes(family, settings):
     """{name: shape} of an encoder's variables with its pooler, as the authors' code names them. Dense kernels are
@@ -82,27 +95,6 @@ def replaced_head_shapes(settings):
             f'{root}/dense_1/kernel': (hidden, 1), f'{root}/dense_1/bias': (1,)}
 
 
-# Of the head for hidden words: Google's name, and what Hugging Face's names have different beyond dots.
-_BERT_HEAD = 'cls/predictions/transform', {'output_bias': 'bias'}
-WORDS_HEADS = {
-    'bert': _BERT_HEAD, 'albert_zh': _BERT_HEAD,
-    'albert': ('cls/predictions/transform', {'cls/predictions/transform/': 'predictions/',
-                                             'cls/predictions/output_bias': 'predictions/bias'}),
-    'distilbert': ('cls/predictions/transform', {'cls/predictions/transform/dense/': 'vocab_transform/',
-                                                 'cls/predictions/transform/LayerNorm/': 'vocab_layer_norm/',
-                                                 'cls/predictions/output_bias': 'vocab_projector/bias'}),
-    'electra': ('generator_predictions', {'generator_predictions/output_bias': 'generator_lm_head/bias',
-                                          'dense_1/': 'dense_prediction/'}),
-}
-
-
-def head_name(name, family):
-    """Hugging Face's name of a variable of these heads."""
-    for old, new in WORDS_HEADS[family][1].items():
-        name = name.replace(old, new)
-    return re.sub(r'/beta$', '/bias', re.sub(r'/(kernel|gamma)$', '/weight', name)).replace('/', '.')
-
-
 def hugging_face_name(name, family):
     """Hugging Face's name of an encoder variable from Google's: bert/encoder/layer_0/output/dense/kernel ->
     bert.encoder.layer.0.output.dense.weight (whose matrix is the transposed one)."""
@@ -110,7 +102,18 @@ def hugging_face_name(name, family):
     name = f'{own}/{name.removeprefix(f"{root}/")}'
     for old, new in renamed.items():
         name = name.replace(old, new)
-    name = re.sub(r'/layer_(\d+)/', r'/layer/\1/', name)
+    return with_dots(re.sub(r'/layer_(\d+)/', r'/layer/\1/', name))
+
+
+def head_name(name, family):
+    """The same of a variable of the heads of pre-training."""
+    for old, new in WORDS_HEADS[family][1].items():
+        name = name.replace(old, new)
+    return with_dots(name)
+
+
+def with_dots(name):
+    """A name with PyTorch's endings and dots."""
     name = re.sub(r'/(kernel|gamma)$', '/weight', name)
     name = re.sub(r'/beta$', '/bias', name)
     return re.sub(r'(_embeddings)$', r'\1/weight', name).replace('/', '.')
