@@ -2,6 +2,7 @@
 fresh values."""
 
 import itertools
+import re
 import weakref
 import zlib
 from typing import NamedTuple
@@ -271,7 +272,8 @@ def named_weights(model):
 
 
 def load_run(knobs, model):
-    """Fill `model` from the run folder --init: the encoder always, the new layers where it is the same task."""
+    """Fill `model` from the run folder --init: the encoder always, the new layers where it is the same task. A BERT
+    and an ELECTRA of the same sizes are the same encoder, whose names differ in their root."""
     run = Checkpoint(knobs.init)
     weights = named_weights(model)
     # The labels' names alone do not do: '0' and '1' mean something else in every task.
@@ -279,7 +281,9 @@ def load_run(knobs, model):
     if (run.folder / 'vocab.txt').read_bytes() != (model_of(knobs).folder / 'vocab.txt').read_bytes():
         raise UserError(f'--init {knobs.init}: its vocabulary is not that of --model {knobs.model}.')
     if not is_same:
-        weights = {name: v for name, v in weights.items() if name.startswith(('bert/', 'electra/'))}
+        root = FAMILIES[run.family][0]
+        weights = {re.sub(r'^(bert|electra)/', f'{root}/', name): v for name, v in weights.items()
+                   if name.startswith(('bert/', 'electra/'))}
     load_variables(run, weights)
     what_is_new = '' if is_same else ', with a new output layer: its task or labels are others'
     print(f'start from {knobs.init}{what_is_new}')

@@ -3,7 +3,8 @@ discriminator is the model. Scored on held-out text, by the names of google-rese
 
     uv run pretraining/ELECTRA.py --demo                                # two minutes, on the made-up sentences of demo/
     uv run pretraining/ELECTRA.py --text 'wiki/*.txt.gz'                # ELECTRA-small, a million updates: for a GPU
-    uv run pretraining/ELECTRA.py --text books --layers 4 --maxlen 64 --updates 50000 --vocabulary my-vocabulary
+    uv run pretraining/ELECTRA.py --text books --layers 4 --embedding-size 256 --vocabulary my-vocabulary \\
+        --init runs/pretraining/MLM/mini-seed42                         # for hours, not days: docs/pretraining.md
     uv run CoLA.py --model runs/pretraining/ELECTRA/small-seed42        # while it trains, or afterwards
 
 Expect: docs/pretraining.md has a curve.
@@ -144,12 +145,24 @@ def check(knobs):
     if knobs.model not in knobs.fresh_models:
         raise snippets.UserError(f'--model {knobs.model}: a model with fresh values is made here, of the sizes '
                                  f'{", ".join(knobs.fresh_models)}.')
+    if knobs.init:
+        check_sizes(knobs, snippets.open_model(knobs.init, knobs.model_dir).config)
     batch = knobs.batch_size * knobs.grad_accumulation
     if batch < 16:
         print(f'Note: --batch-size {batch}: KoELECTRA learned nothing with 4 (its issue 13). ELECTRA-small has 128.')
     if knobs.learning_rate > 2e-4 and knobs.hidden_size >= 768:
         print(f'Note: --learning-rate {knobs.learning_rate:g}: with 5e-4 a discriminator of these sizes found nothing '
               '(Chinese-ELECTRA, issue 66). ELECTRA-base and large have 2e-4.')
+
+
+def check_sizes(knobs, found):
+    """Refuse a run to start from whose encoder, of the sizes `found`, is not the discriminator."""
+    sizes = {'--layers': found['num_hidden_layers'], '--hidden-size': found['hidden_size'],
+             '--embedding-size': found.get('embedding_size', found['hidden_size'])}
+    if tuple(sizes.values()) != (knobs.layers, knobs.hidden_size, knobs.embedding_size):
+        options = ' '.join(f'{option} {size}' for option, size in sizes.items())
+        raise snippets.UserError(f'--init {knobs.init}: its encoder has other sizes than the discriminator, which is '
+                                 f'to start from it. Give these: {options}')
 
 
 def main(knobs):

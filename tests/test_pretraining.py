@@ -452,6 +452,22 @@ def test_mlm_goes_on_from_its_own_head(words, tmp_path, capsys):
         np.testing.assert_allclose(value, dict(before.read([name]))[name], atol=1e-6)
 
 
+def test_electra_starts_from_mlm_of_its_sizes(words, tmp_path, capsys):
+    """The discriminator is the encoder that MLM.py left, the smaller generator has fresh values."""
+    start(MLM, *knobs_of(MLM, tmp_path, words))
+    folder = tmp_path / 'runs' / 'pretraining' / 'MLM' / 'mini-seed42'
+    argv = [*knobs_of(ELECTRA, tmp_path, words, '--learning-rate', 1e-9, '--updates', 1), '--init', str(folder)]
+    with pytest.raises(files.UserError, match='--layers 1 --hidden-size 16 --embedding-size 16'):
+        ELECTRA.main(settled(ELECTRA, argv))
+    start(ELECTRA, *argv, '--embedding-size', 16)
+    before, after = Checkpoint(folder), Checkpoint(folder.parents[1] / 'ELECTRA' / 'small-seed42')
+    encoder = [name for name in after.shapes if name.startswith('electra/')]
+    begun = dict(before.read([name.replace('electra/', 'bert/') for name in encoder]))
+    assert len(encoder) == 5 + 16
+    for name, value in after.read(encoder):
+        np.testing.assert_allclose(value, begun[name.replace('electra/', 'bert/')], atol=1e-6)
+
+
 @pytest.mark.parametrize('script', [ELECTRA, MLM], ids=['ELECTRA', 'MLM'])
 def test_what_is_converted_computes_the_same(script, words, tmp_path, monkeypatch, capsys):
     """checks.align_pretraining reads what tools.convert writes. And what a run of pre-training is not for is said."""
