@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import bert4keras.layers
 import bert4keras.models
+import numpy as np
 
 from engine import layers as fast
 from engine.backend import GPUS, keras, quiet, tf
@@ -54,6 +55,19 @@ class FreshValues(keras.initializers.Initializer):
                                                     dtype=dtype or tf.float32)
 
 
+class Sines(keras.initializers.Initializer):
+    """Sines and cosines for position embeddings to begin as (Vaswani et al. 2017, section 3.5), as large as
+    FreshValues: of position p, column 2 i is that of p / 10000^(2 i / columns). Unlike random values, those of
+    neighbours are alike."""
+
+    def __call__(self, shape, dtype=None, **options):
+        positions, columns = shape
+        rates = 10000.0 ** (-2 * (np.arange(columns) // 2) / columns)
+        angles = np.arange(positions)[:, None] * rates
+        waves = np.where(np.arange(columns) % 2, np.cos(angles), np.sin(angles))
+        return tf.cast(0.02 * 2 ** 0.5 * waves, dtype or tf.float32)
+
+
 class Layers:
     """What all families have different from bert4keras's models: these layers, and what every layer's output is.
 
@@ -61,10 +75,10 @@ class Layers:
     ALBERT's LayerNorm with another epsilon); matrix products, gelu and dropout follow the policy.
     """
 
-    def __init__(self, layer_norm_eps, seed, fresh, given_inputs=None, **settings):
+    def __init__(self, layer_norm_eps, seed, fresh, sines=False, given_inputs=None, **settings):
         super().__init__(**settings)
         self.layer_norm_eps, self.seed, self.hidden_states = layer_norm_eps, seed, []
-        self.given_inputs = given_inputs
+        self.sines, self.given_inputs = sines, given_inputs
         # Without fresh values every one comes from the checkpoint.
         self.initial_values = FreshValues(seed) if fresh else keras.initializers.Zeros()
 
@@ -86,6 +100,8 @@ class Layers:
             options['dtype'] = 'float32'
         elif layer in (bert4keras.layers.PositionEmbedding, keras.layers.Add):
             options['dtype'] = 'float32'
+        if layer is bert4keras.layers.PositionEmbedding and self.sines:
+            options['embeddings_initializer'] = Sines()
         return super().apply(inputs, layer, arguments, **options)
 
     def get_inputs(self):
@@ -175,18 +191,18 @@ def build_encoder(knobs):
     return encoder
 
 
-def build_fresh_encoder(knobs, family, settings, prefix='', inputs=None, embeddings=None):
+def build_fresh_encoder(knobs, family, settings, prefix='', inputs=None, embeddings=None, sines=False):
     """An encoder of this family ('bert', 'electra', ...) and these sizes (as Checkpoint.config has them), with the
-    initial values of pre-training.
+    initial values of pre-training; sines: the position embeddings begin as Sines.
 
     Where a model has two encoders: prefix, of the names of this one's layers and variables ('generator/'); inputs: the
     token ids and segment ids to compute it of; embeddings: the other one's Encoder.embeddings, to use the same.
     """
     pooling = 'cls' if knobs.pooling == 'auto' else knobs.pooling
-    return assemble(knobs, family, settings, pooling, True, prefix, inputs, embeddings)[0]
+    return assemble(knobs, family, settings, pooling, True, prefix, inputs, embeddings, sines)[0]
 
 
-def assemble(knobs, family, settings, pooling, fresh=False, prefix='', inputs=None, embeddings=None):
+def assemble(knobs, family, settings, pooling, fresh=False, prefix='', inputs=None, embeddings=None, sines=False):
     """(Encoder, {name: variable}): the graph."""
     if knobs.maxlen > settings['max_position_embeddings']:
         raise UserError(f'--maxlen {knobs.maxlen}: the model has {settings["max_position_embeddings"]} positions.')
@@ -195,7 +211,7 @@ def assemble(knobs, family, settings, pooling, fresh=False, prefix='', inputs=No
         with quiet():
             transformer = bert4keras.models.build_transformer_model(
                 model=MODELS[family], return_keras_model=False, seed=seed_for(knobs, prefix), fresh=fresh,
-                prefix=prefix, given_inputs=inputs,
+                sines=sines, prefix=prefix, given_inputs=inputs,
                 layers={prefix + name: layer for name, layer in (embeddings or {}).items()},
                 **settings | {'hidden_act': activation(knobs, settings)})
     finally:

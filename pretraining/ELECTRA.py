@@ -74,7 +74,7 @@ def build_model(knobs, rows):
     places = keras.Input((knobs.slots,), dtype='int32', name='places')
 
     # Both have the same embeddings of words, positions and segments: the same variables.
-    generator = snippets.build_fresh_encoder(knobs, 'electra', smaller, prefix='generator/')
+    generator = snippets.build_fresh_encoder(knobs, 'electra', smaller, prefix='generator/', sines=knobs.sine_positions)
     ids, segments = generator.inputs
     guesses, _ = snippets.hidden_words(knobs, generator, places, prefix='generator/')
     corrupted = snippets.Corrupt(knobs.seed, name='corrupt')([ids, places, guesses])

@@ -77,7 +77,7 @@ def build_model(knobs, rows):
     """The logits of all words for the hidden tokens, (batch, slots, words)."""
     if knobs.model in knobs.fresh_models:
         model = knobs.made_model()
-        encoder = snippets.build_fresh_encoder(knobs, model.family, model.config)
+        encoder = snippets.build_fresh_encoder(knobs, model.family, model.config, sines=knobs.sine_positions)
     else:
         encoder = snippets.build_encoder(knobs)
     places = keras.Input((knobs.slots,), dtype='int32', name='places')

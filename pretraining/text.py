@@ -42,6 +42,8 @@ class Knobs(config.Knobs):
     hidden_size: int = knob(256, 'of the encoder; its heads are 64 wide, its inner layers four times as large', 8, 8192)
     embedding_size: int = knob(128, 'of the word embeddings', 8, 8192)
     positions: int = knob(512, 'the longest text that the model can be used for later, in tokens', 8, 65536)
+    sine_positions: bool = knob(False, 'the position embeddings begin as sines (Vaswani et al. 2017), not as random '
+                                'values: small models learn much sooner to look at neighbours')
 
     # Training
     mask_share: float = knob(0.15, 'of the tokens are hidden', 0.01, 0.9)

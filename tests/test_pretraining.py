@@ -4,6 +4,7 @@ the float64 reference, runs that are killed and go on, what comes out, and what 
 import dataclasses
 import gzip
 import json
+import math
 import random
 
 import numpy as np
@@ -466,6 +467,16 @@ def test_electra_starts_from_mlm_of_its_sizes(words, tmp_path, capsys):
     assert len(encoder) == 5 + 16
     for name, value in after.read(encoder):
         np.testing.assert_allclose(value, begun[name.replace('electra/', 'bert/')], atol=1e-6)
+
+
+def test_positions_that_begin_as_sines(words, tmp_path):
+    """Vaswani et al. 2017, section 3.5, as the equations have it; as large as the random values."""
+    knobs = settled(MLM, knobs_of(MLM, tmp_path, words, '--sine-positions'))
+    table = named_weights(MLM.build_model(knobs, 8))['bert/embeddings/position_embeddings'].numpy()
+    expected = np.array([[f(p / 10000 ** (2 * i / 16)) for i in range(8) for f in (math.sin, math.cos)]
+                         for p in range(32)])
+    np.testing.assert_allclose(table, 0.02 * math.sqrt(2) * expected, atol=1e-6)
+    assert np.sqrt(np.mean(table ** 2)) == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize('script', [ELECTRA, MLM], ids=['ELECTRA', 'MLM'])
