@@ -2,7 +2,6 @@
 fresh values."""
 
 import itertools
-import re
 import weakref
 import zlib
 from typing import NamedTuple
@@ -298,7 +297,7 @@ def load_run(knobs, model):
         raise UserError(f'--init {knobs.init}: its vocabulary is not that of --model {knobs.model}.')
     if not is_same:
         root = FAMILIES[run.family][0]
-        weights = {re.sub(r'^(bert|electra)/', f'{root}/', name): v for name, v in weights.items()
+        weights = {f'{root}/{name.split("/", 1)[1]}': v for name, v in weights.items()
                    if name.startswith(('bert/', 'electra/'))}
     load_variables(run, weights)
     what_is_new = '' if is_same else ', with a new output layer: its task or labels are others'

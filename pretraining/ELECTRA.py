@@ -11,6 +11,7 @@ Expect: docs/pretraining.md has a curve.
 """
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
@@ -145,7 +146,7 @@ def check(knobs):
     if knobs.model not in knobs.fresh_models:
         raise snippets.UserError(f'--model {knobs.model}: a model with fresh values is made here, of the sizes '
                                  f'{", ".join(knobs.fresh_models)}.')
-    if knobs.init:
+    if knobs.init and Path(knobs.init).is_dir():        # a run that goes on does not need it any more
         check_sizes(knobs, snippets.open_model(knobs.init, knobs.model_dir).config)
     batch = knobs.batch_size * knobs.grad_accumulation
     if batch < 16:
