@@ -300,5 +300,5 @@ def load_run(knobs, model):
         weights = {f'{root}/{name.split("/", 1)[1]}': v for name, v in weights.items()
                    if name.startswith(('bert/', 'electra/'))}
     load_variables(run, weights)
-    what_is_new = '' if is_same else ', with a new output layer: its task or labels are others'
-    print(f'start from {knobs.init}{what_is_new}')
+    what_is_taken = '' if is_same else ', of its encoder alone: its task or labels are others'
+    print(f'start from {knobs.init}{what_is_taken}')

@@ -119,8 +119,14 @@ PANELS = {'training loss': ['loss'], 'loss': ['masked_lm_loss'], 'perplexity': [
 
 
 def check(knobs):
-    """Say what others found to give a useless model."""
-    if knobs.model not in knobs.fresh_models and knobs.learning_rate >= 4e-4:
+    """Refuse what a checkpoint decides, and say what others found to give a useless model."""
+    if knobs.model in knobs.fresh_models:
+        return
+    for name in ('layers', 'hidden_size', 'positions', 'sine_positions'):
+        if getattr(knobs, name) != getattr(text.Knobs, name):
+            raise snippets.UserError(f'--{name.replace("_", "-")} is for models with fresh values '
+                                     f'({", ".join(knobs.fresh_models)}); {knobs.model} has its own.')
+    if knobs.learning_rate >= 4e-4:
         print(f'Note: --learning-rate {knobs.learning_rate:g}: at 4e-4 BERT forgot what it had learned (Sun et al. '
               '2019, section 5.3.3).')
 

@@ -31,8 +31,8 @@ from tools.runs import load_script
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyz'
 ELECTRA, MLM = (load_script(f'pretraining/{name}') for name in ('ELECTRA', 'MLM'))
-TINY = ('--layers', 1, '--hidden-size', 16, '--positions', 32, '--maxlen', 16, '--batch-size', 8,
-        '--updates', 6, '--score-every', 3, '--learning-rate', 1e-3)
+FRESH = ('--layers', 1, '--hidden-size', 16, '--positions', 32)
+TINY = ('--maxlen', 16, '--batch-size', 8, '--updates', 6, '--score-every', 3, '--learning-rate', 1e-3)
 
 
 @pytest.fixture(scope='module')
@@ -58,7 +58,7 @@ def knobs_of(script, folder, words, *more):
     path = folder / 'text.txt'
     if not path.exists():
         path.write_text(made_up_text())
-    model = () if '--model' in more else ('--model', 'small' if script is ELECTRA else 'mini')
+    model = () if '--model' in more else ('--model', 'small' if script is ELECTRA else 'mini', *FRESH)
     model += ('--embedding-size', 8) if script is ELECTRA else ()
     argv = ['--text', path, '--vocabulary', words, '--runs-dir', folder / 'runs', '--cache-dir', folder / 'cache',
             '--no-jit', *model, *TINY, *more]
@@ -451,6 +451,10 @@ def test_mlm_goes_on_from_its_own_head(words, tmp_path, capsys):
     before, after = (Checkpoint(one) for one in (folder, folder.with_name('mini-seed42-seed42')))
     for name, value in after.read(after.shapes):
         np.testing.assert_allclose(value, dict(before.read([name]))[name], atol=1e-6)
+    with pytest.raises(SystemExit) as end:
+        start(MLM, *knobs_of(MLM, tmp_path, words, '--model', folder, '--layers', 2, '--fresh'))
+    assert end.value.code == 2
+    assert '--layers is for models with fresh values' in capsys.readouterr().err
 
 
 def test_electra_starts_from_mlm_of_its_sizes(words, tmp_path, capsys):

@@ -124,7 +124,7 @@ def test_the_best_weights_are_kept_and_can_be_started_from(tmp_path, tiny_bert, 
 
     # another task gets the encoder and a new output layer, also where the labels have the same names
     start(CoLA, *args, f'--init={folder}', '--epochs=1')
-    assert 'with a new output layer' in capsys.readouterr().out
+    assert 'of its encoder alone' in capsys.readouterr().out
     # a run's folder is a model folder as well
     start(CoLA, *args, f'--model={folder}', '--epochs=1')
     assert (tmp_path / 'runs' / 'CoLA' / 'tiny-bert-seed42-seed42').is_dir()
