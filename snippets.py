@@ -45,13 +45,13 @@ def data_file(knobs, *names):
     The default data folder is filled by the downloader at first use; a folder somebody named is left as it is.
     """
     root, folder = Path(knobs.data_dir), Path(names[0]).parent.name
-    found = [root / name for name in names if (root / name).is_file()]
+    found = [root / name for name in names if (root / name).exists()]
     if not found and not (root / folder).is_dir() and knobs.data_dir == config.Knobs.data_dir:
         download(folder, f'--data-dir={root.resolve()}')
-        found = [root / name for name in names if (root / name).is_file()]
+        found = [root / name for name in names if (root / name).exists()]
     if found:
         return found[0]
-    raise UserError(f'{root / names[0]}: no such file. Put GLUE into {root} (uv run -m tools.download {folder} '
+    raise UserError(f'{root / names[0]}: no such file. Put {folder} into {root} (uv run -m tools.download {folder} '
                     f'--data-dir {root}), name its folder with --data-dir, or try --demo, which needs no data.')
 
 

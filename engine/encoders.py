@@ -15,6 +15,7 @@ from engine.backend import GPUS, keras, quiet, tf
 from engine.checkpoints import Checkpoint, check_shapes, load_variables, model_of, open_model
 from engine.families import FAMILIES
 from engine.files import UserError
+from engine.windows import EachWindow
 
 # ---- Layers and families --------------------------------------------------------------------------------------------
 
@@ -273,10 +274,19 @@ def name_variables(layer, names):
     return dict(zip(names, layer.trainable_weights, strict=True))
 
 
+def flat_layers(model):
+    """The layers of a model; in place of one that computes an encoder window by window, the encoder's."""
+    for layer in model.layers:
+        if isinstance(layer, EachWindow):
+            yield from layer.encode.layers
+        else:
+            yield layer
+
+
 def named_weights(model):
     """{name: variable} of the whole model: Google's names for the encoder, layer/variable for what is on top."""
     weights = {}
-    for layer in model.layers:
+    for layer in flat_layers(model):
         own = [f'{layer.name}/{variable.name.removesuffix(":0").removeprefix(layer.name + "/")}'
                for variable in layer.weights]
         weights.update(zip(NAMES.get(layer, own), layer.weights, strict=True))

@@ -239,14 +239,15 @@ class Accumulation:
         return iterations
 
 
-def build_optimizer(knobs, model, rows, lookup=None):
+def build_optimizer(knobs, model, rows, lookup=None, exponents='electra'):
     """The recipe's optimizer for `model`, trained on so many rows. lookup: the variable of the word embeddings where
-    the model only looks words up in it: rows that no training text uses then cost nothing (AdamW.train_rows)."""
+    the model only looks words up in it: rows that no training text uses then cost nothing (AdamW.train_rows).
+    exponents: a key of EXPONENTS, by which the learning rate decays from layer to layer."""
     weights = named_weights(model)
     layers = max(layer_number(name) or 0 for name in weights)
     rates = {}
     for name, variable in weights.items():
-        scale = knobs.layer_decay ** (layers + 2 - depth(name, layers))
+        scale = knobs.layer_decay ** EXPONENTS[exponents](depth(name, layers), layers)
         is_exempt = re.search(r'(bias|beta|gamma)$', name)
         rates[variable.ref()] = scale, 0.0 if is_exempt else knobs.weight_decay
     schedule = WarmUpDecay(knobs.learning_rate, total_updates(knobs, rows), knobs.warmup, knobs.schedule)
@@ -281,13 +282,20 @@ def layer_number(name):
 
 
 def depth(name, layers):
-    """0 for the embeddings, i + 1 for layer i, layers + 1 for BERT's pooler, layers + 2 for the new layers on top.
-
-    A layer's learning rate is decay ** (layers + 2 - depth). That is one more than it was meant to be, as in
-    google-research/electra (_get_layer_lrs), whose published scores include it.
-    """
+    """0 for the embeddings, i + 1 for layer i, layers + 1 for BERT's pooler, layers + 2 for the new layers on top."""
     if re.match(r'(bert|electra)/(embeddings|encoder/embedding_hidden_mapping_in)', name):
         return 0
     if name.startswith('bert/pooler/'):
         return layers + 1
     return layer_number(name) or layers + 2
+
+
+# The learning rate of a variable is layer_decay to the power of this, by its depth() and the number of layers.
+EXPONENTS = {
+    # One more than it was meant to be below the new layers, as in google-research/electra (_get_layer_lrs), whose
+    # published scores include it: 2 for the last layer.
+    'electra': lambda depth, layers: layers + 2 - depth,
+    # Sun et al. 2019, section 5.3.4: 0 for the last layer and what is on top, 1 for the layer below, ... The
+    # embeddings, of which the paper says nothing, follow the first layer.
+    'sun': lambda depth, layers: max(layers - depth, 0),
+}

@@ -35,6 +35,7 @@ from engine.files import (
     read_json,
     run_folder,
     show,
+    show_value,
     whole,
     write_file,
     write_json,
@@ -162,8 +163,11 @@ def say_finished(knobs):
     """Say how a finished run ended, and write its files for the leaderboard again where they are gone."""
     folder = run_folder(knobs)
     try:
-        best = read_json(folder / METRICS)['best']
-        print(f'This run is finished: dev {show(best)} (epoch {best["epoch"]}), {folder}/. --fresh runs it again.')
+        metrics = read_json(folder / METRICS)
+        best, test = metrics['best'], metrics.get('test', {})
+        of_test = ''.join(f', test {name} {show_value(value)}' for name, value in test.items())
+        print(f'This run is finished: dev {show(best)} (epoch {best["epoch"]}){of_test}, {folder}/. --fresh runs it '
+              'again.')
         for path in sorted(folder.glob('*.tsv')):
             if path.name != 'dev_predictions.tsv' and not (Path(knobs.results_dir) / path.name).exists():
                 write_result(knobs, path.name, path.read_text())

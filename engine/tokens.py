@@ -13,6 +13,7 @@ from engine.checkpoints import open_model
 from engine.files import UserError
 from engine.targets import PerRow
 from engine.vocabulary import cut_or_kept, cut_texts, load_vocabulary
+from engine.windows import InWindows
 
 PAIR = (tf.TensorSpec((None, None), tf.int32),) * 2     # token ids and segment ids
 
@@ -113,7 +114,7 @@ class Tokens:
 # ---- From examples to rows ------------------------------------------------------------------------------------------
 
 
-def tokenize(knobs, examples, keep='head', stride=0, offsets=False):
+def tokenize(knobs, examples, offsets=False, **cut):
     """[CLS] a [SEP] or [CLS] a [SEP] b [SEP] for every example, at most `maxlen` tokens, as Tokens.
 
     Word pieces as in Google's BERT. A pair that is too long loses tokens of the longer text, on a tie of the second
@@ -121,18 +122,21 @@ def tokenize(knobs, examples, keep='head', stride=0, offsets=False):
     'tail', or a number: so many from the head and the others from the tail (Sun et al. 2019, section 5.3.1).
 
     stride: instead of cutting the last text to what there is room for, make windows over it that begin so many tokens
-    apart, each with the whole of text_a in front where there are two. offsets: keep the place of each token in its
-    text, for Tokens.row(). Raises UserError for a stride that would skip text, and where windows have no room.
+    apart, each with the whole of text_a in front where there are two. joined: all windows of an example are one row,
+    as InWindows; where no stride is given, a window begins where the one before it ends.
+
+    offsets: keep the place of each token in its text, for Tokens.row(). keep, stride and joined are knobs.cut unless
+    they are given. Raises UserError for a stride that would skip text, and where windows have no room.
     """
     checkpoint = open_model(knobs.model, knobs.model_dir)
     vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size'])
     cache = Path(knobs.cache_dir) if knobs.cache else None
-    return make_rows(vocabulary, knobs.maxlen, examples, knobs.labels, cache, keep, stride, offsets)
+    return make_rows(vocabulary, knobs.maxlen, examples, knobs.labels, cache, offsets, **knobs.cut | cut)
 
 
-def make_rows(vocabulary, maxlen, examples, labels=(), cache=None, keep='head', stride=0, offsets=False):
+def make_rows(vocabulary, maxlen, examples, labels=(), cache=None, offsets=False, keep='head', stride=0, joined=False):
     """tokenize() with a Vocabulary, and the folder where token ids are kept, if they shall be."""
-    if stride and keep != 'head':
+    if (stride or joined) and keep != 'head':
         raise UserError('Windows hold the whole text: stride= and keep= do not go together.')
     pair = examples[0].text_b is not None
     columns = [[example.text_a for example in examples]]
@@ -150,7 +154,7 @@ def make_rows(vocabulary, maxlen, examples, labels=(), cache=None, keep='head', 
     starts, counts = text_starts[which], cut.counts[which].astype(np.int64)
     room = maxlen - 2 - pair
     example, piece_texts = np.arange(len(examples)), list(range(1 + pair))
-    if stride:
+    if stride or joined:
         example, starts, counts = windows(examples, starts, counts, room, stride)
     else:
         kept = counts_that_fit(counts, room)
@@ -159,7 +163,8 @@ def make_rows(vocabulary, maxlen, examples, labels=(), cache=None, keep='head', 
         elif keep != 'head':
             starts, kept, piece_texts = head_and_tail(starts, counts, kept, keep)
         counts = kept
-    return Tokens(examples, labels, vocabulary, maxlen, cut.ids, cut.offsets, example, starts, counts, piece_texts)
+    rows = Tokens(examples, labels, vocabulary, maxlen, cut.ids, cut.offsets, example, starts, counts, piece_texts)
+    return InWindows(rows) if joined else rows
 
 
 def counts_that_fit(counts, room):
@@ -192,7 +197,7 @@ def head_and_tail(starts, counts, kept, head):
 
 def windows(examples, starts, counts, room, stride):
     """(example, starts, counts) of windows over the last text of each example, with the first text in front.
-        10 tokens, room for 6, stride 3: tokens 0-5, 3-8, 6-9
+        10 tokens, room for 6, stride 3: tokens 0-5, 3-8, 6-9; stride 0, which is all there is room for: 0-5, 6-9
     """
     example, window_starts, window_counts = [], [], []
     for i, (text_starts, text_counts) in enumerate(zip(starts.tolist(), counts.tolist(), strict=True)):
@@ -210,5 +215,5 @@ def windows(examples, starts, counts, room, stride):
             window_counts.append([*before, min(size, length - begin)])
             if begin + size >= length:
                 break
-            begin += stride
+            begin += stride or size
     return np.array(example), np.array(window_starts), np.array(window_counts)

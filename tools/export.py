@@ -118,7 +118,8 @@ def signatures(model, settings, sep):
                 'probabilities': tf.nn.softmax(logits)}
 
     functions = {'serving_default': serving_default}
-    if settings['probabilities'] or not labels:     # else what the outputs mean is the script's alone to say
+    # Else what the outputs mean is the script's alone to say, or a row has several windows, each with its own [SEP].
+    if (settings['probabilities'] or not labels) and not settings['cut'].get('joined'):
         functions['rest'] = rest
     return functions
 

@@ -89,7 +89,7 @@ def open_folder(folder, batch_size=None):
                             'fine-tune it: --model takes this folder.')
         return settings_of(folder, knobs, model), script.answers, Predictor(knobs, model).predict
     settings = read_json(folder / 'export.json')
-    if not {'format', 'task', 'labels', 'maxlen', 'pair', 'vocab_size', 'probabilities'} <= set(settings):
+    if not {'format', 'task', 'labels', 'maxlen', 'cut', 'pair', 'vocab_size', 'probabilities'} <= set(settings):
         raise UserError(f'{folder / "export.json"}: not written by tools.export, or by an older one. Export it again.')
     if settings['format'] == 'onnx':
         require('onnxruntime')
@@ -140,7 +140,7 @@ def predict(args):
     else:
         examples = [snippets.Example('--text', 1, 0, args.text, args.text_b, None)]
     vocabulary = load_vocabulary(args.folder, settings['vocab_size'])
-    data = make_rows(vocabulary, settings['maxlen'], examples, tuple(settings['labels']))
+    data = make_rows(vocabulary, settings['maxlen'], examples, tuple(settings['labels']), **settings['cut'])
     outputs = compute(data)
     return answer_lines(outputs, answers(outputs, data), settings, args.format)
 

@@ -102,7 +102,7 @@ def settings_of(folder, knobs, model):
     """What it takes to turn texts into a run's token ids, and its outputs into answers; also kept in export.json.
     probabilities: whether the softmax of the outputs gives those of the labels, by the loss that the script chose."""
     has_softmax = isinstance(model.loss, keras.losses.SparseCategoricalCrossentropy)
-    return {'task': knobs.task, 'labels': list(knobs.labels), 'maxlen': knobs.maxlen,
+    return {'task': knobs.task, 'labels': list(knobs.labels), 'maxlen': knobs.maxlen, 'cut': knobs.cut,
             'pair': dev_examples(folder)[0].text_b is not None,
             'vocab_size': open_model(knobs.model, knobs.model_dir).config['vocab_size'],
             'probabilities': has_softmax and model.loss.get_config()['from_logits'] and bool(knobs.labels)}

@@ -1,0 +1,178 @@
+"""Texts that are longer than the model, as one row each: all their windows, the vectors of which are put together.
+
+A row has its windows one behind the other, each maxlen wide; a text that fits into one window is a row like others.
+    maxlen 5, 8 tokens:   [CLS] 0 1 2 [SEP]  [CLS] 3 4 5 [SEP]  [CLS] 6 7 [SEP] 0
+"""
+
+import copy
+
+import numpy as np
+
+from engine import layers as fast
+from engine.backend import keras, tf
+from engine.targets import PerRow
+
+AT_ONCE = 64        # windows that prediction computes at a time
+
+# ---- Rows -----------------------------------------------------------------------------------------------------------
+
+
+class InWindows:
+    """Tokens (tokens.py) of which all windows of an example are one row. What batches and training need of Tokens is
+    here, too; lengths: (rows,), padding of the last window included where there are several."""
+
+    def __init__(self, windows):
+        self.windows, self.examples, self.labels = windows, windows.examples, windows.labels
+        self.vocabulary, self.maxlen, self.gold = windows.vocabulary, windows.maxlen, windows.gold
+        self.example = np.arange(len(self.examples))
+        self.counts = np.bincount(windows.example)              # windows of each example
+        self.firsts = np.cumsum(self.counts) - self.counts
+        self.lengths = np.where(self.counts > 1, self.counts * self.maxlen, windows.lengths[self.firsts])
+        self.targets = None if self.gold is None else PerRow(self.gold)
+
+    def __len__(self):
+        """The number of rows, which is that of the examples."""
+        return len(self.example)
+
+    def with_targets(self, targets):
+        """The same rows with other targets: see targets.py."""
+        targets.check(self.lengths)
+        other = copy.copy(self)
+        other.targets = targets
+        return other
+
+    def fingerprint(self):
+        return self.windows.fingerprint()
+
+    def words(self):
+        return self.windows.words()
+
+    def batch(self, rows, widths=()):
+        """As Tokens.batch()."""
+        longest = self.lengths[rows].max()
+        width = next((width for width in widths if width >= longest), longest)
+        ids, segments = (np.zeros((len(rows), width), np.int32) for _ in range(2))
+        for i, row in enumerate(rows):
+            own = np.arange(self.firsts[row], self.firsts[row] + self.counts[row])
+            for whole, part in zip((ids, segments), self.windows.batch(own, [self.lengths[row] // len(own)]),
+                                   strict=True):
+                whole[i, :part.size] = part.ravel()
+        return ids, segments
+
+
+# ---- Layers ---------------------------------------------------------------------------------------------------------
+
+
+class EachWindow(keras.layers.Layer):
+    """An encoder's vector of every window: token ids and segment ids of InWindows, (batch, length) each -> (batch,
+    windows, hidden), with Keras's mask on windows that are there.
+
+    Memory does not grow with the texts: prediction computes a number of windows at a time, and so does training where
+    `at_once` is not 0. Then no more than their vectors are kept, and everything else is computed again for the gradient
+    (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"; Gao et al. 2021, section 3, for vectors that a
+    loss puts together), with the same dropout: the same numbers, for about a third more time.
+    """
+
+    def __init__(self, encoder, maxlen, at_once=0, **options):
+        super().__init__(dtype='float32', **options)
+        self.encode = keras.Model(encoder.inputs[:2], encoder.vector)
+        self.words, self.maxlen, self.at_once = encoder.words.embeddings, maxlen, at_once
+
+    @fast.plain
+    def call(self, inputs, training=None):
+        ids, segments = (tf.cast(x, tf.int32) for x in inputs)
+        batch, length = tf.unstack(tf.shape(ids))
+        width = tf.minimum(length, self.maxlen)
+        count = length // width
+        ids, segments = (tf.reshape(x, (batch * count, width)) for x in (ids, segments))
+        there = tf.where(ids[:, 0] != 0)                # those that are not all padding
+        ids, segments = (tf.gather_nd(x, there) for x in (ids, segments))
+        if not training:
+            vectors = self.part_by_part(ids, segments, AT_ONCE, training=False)
+        elif self.at_once:
+            vectors = self.computed_twice(ids, segments)
+        else:
+            vectors = self.encode((ids, segments), training=True)
+        hidden = vectors.shape[-1]
+        return tf.reshape(tf.scatter_nd(there, vectors, (batch * count, hidden)), (batch, count, hidden))
+
+    def compute_mask(self, inputs, mask=None):
+        first_tokens = inputs[0][:, ::self.maxlen]
+        return tf.not_equal(first_tokens, 0)
+
+    def part_by_part(self, ids, segments, size, training):
+        """encode() of so many windows at a time."""
+        parts = tf.range(0, tf.shape(ids)[0], size)
+        vectors = tf.TensorArray(tf.float32, tf.size(parts), infer_shape=False,
+                                 element_shape=(None, self.encode.output_shape[-1]))
+
+        def next_part(i, vectors):
+            part = slice(parts[i], parts[i] + size)
+            return i + 1, vectors.write(i, self.encode((ids[part], segments[part]), training=training))
+
+        _, vectors = tf.while_loop(lambda i, _: i < tf.size(parts), next_part, (0, vectors), parallel_iterations=1)
+        return vectors.concat()
+
+    def computed_twice(self, ids, segments):
+        """encode() of at_once windows at a time, in training: forward for the vectors, and again for the gradient."""
+        dropouts = [layer for layer in self.encode.submodules if isinstance(layer, fast.Dropout)]
+
+        @tf.custom_gradient
+        def vectors_of(ids, segments):
+            states = [dropout.generator.state.read_value() for dropout in dropouts]
+
+            def gradient(slopes, variables):
+                for dropout, state in zip(dropouts, states, strict=True):
+                    dropout.generator.state.assign(state)       # the same random numbers once more
+                return (None, None), self.slopes_of(variables, ids, segments, slopes)
+            return self.part_by_part(ids, segments, self.at_once, training=True), gradient
+        return vectors_of(ids, segments)
+
+    def slopes_of(self, variables, ids, segments, slopes):
+        """The gradient of each of the variables, from `slopes`, that of the vectors of all windows."""
+        def next_part(start, *sums):
+            part = slice(start, start + self.at_once)
+            with tf.GradientTape() as tape:
+                vectors = self.encode((ids[part], segments[part]), training=True)
+            more = tape.gradient(vectors, variables, slopes[part])
+            return start + self.at_once, *[total + one for total, one in zip(sums, more, strict=True)]
+
+        start = 0, *[tf.zeros_like(variable) for variable in variables]
+        _, *sums = tf.while_loop(lambda start, *_: start < tf.shape(ids)[0], next_part, start, parallel_iterations=1)
+        return [self.rows_used(total, ids) if variable is self.words else total
+                for variable, total in zip(variables, sums, strict=True)]
+
+    def rows_used(self, gradient, ids):
+        """The gradient of the word embeddings as one of the rows that were looked up, as TensorFlow has it."""
+        used, _ = tf.unique(tf.reshape(ids, (-1,)))
+        return tf.IndexedSlices(tf.gather(gradient, used), used, tf.shape(gradient))
+
+
+class Maximum(keras.layers.Layer):
+    """The maximum over the real vectors: (batch, vectors, hidden) and its mask -> (batch, hidden)."""
+
+    @fast.plain
+    def call(self, inputs, mask=None):
+        return tf.reduce_max(tf.where(mask[:, :, None], inputs, inputs.dtype.min), 1)
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+
+class AttentionOver(keras.layers.Layer):
+    """The mean over the real vectors, (batch, vectors, hidden) and its mask -> (batch, hidden), by weights that are
+    learned: the softmax of v tanh(W x + b) (Lin et al. 2017, "A Structured Self-attentive Sentence Embedding", with one
+    row of weights; Yang et al. 2016, section 2.2)."""
+
+    def __init__(self, hidden, initial, **options):
+        super().__init__(**options)
+        self.inner = keras.layers.Dense(hidden, 'tanh', kernel_initializer=initial, name='inner')
+        self.score = keras.layers.Dense(1, use_bias=False, kernel_initializer=initial, name='score')
+
+    @fast.plain
+    def call(self, inputs, mask=None):
+        scores = tf.where(mask[:, :, None], self.score(self.inner(inputs)), -1e9)
+        return tf.reduce_sum(inputs * tf.nn.softmax(scores, 1), 1)
+
+    def compute_mask(self, inputs, mask=None):
+        return None
