@@ -275,7 +275,7 @@ class Download(NamedTuple):
     """Something to fetch."""
     url: str
     sha256: str = ''        # where it is known
-    file: str = ''          # what it is called in its folder; none: it is a zip
+    file: str = ''          # what it is called in its folder; none: it is an archive to be unpacked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -396,3 +396,28 @@ AX = dataclasses.replace(
     TASKS['MNLI'], folder='diagnostic', files={'diagnostic.tsv': File(1104, PAIR)},
     downloads=(Download(f'{GLUE_URL}/AX.tsv', file='diagnostic.tsv'),), submission={'AX.tsv': 'diagnostic.tsv'})
 FOLDERS = {task.folder: task for task in (*TASKS.values(), AX)}
+
+# ---- Other data -----------------------------------------------------------------------------------------------------
+
+
+class Source(NamedTuple):
+    """A folder of the data directory that scripts beside the nine read."""
+    rows: dict              # {file: the texts that it holds}
+    downloads: tuple        # where they come from
+
+
+TREC_URL = 'https://cogcomp.seas.upenn.edu/Data/QA/QC'
+SOURCES = {
+    # 25,000 reviews to train on, 25,000 to test on, 50,000 without labels.
+    'IMDB': Source({'aclImdb_v1.tar.gz': 100000}, (
+        Download('https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz',
+                 'c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe', 'aclImdb_v1.tar.gz'),
+    )),
+    'TREC': Source({'train_5500.label': 5452, 'TREC_10.label': 500}, (
+        Download(f'{TREC_URL}/train_5500.label', file='train_5500.label'),
+        Download(f'{TREC_URL}/TREC_10.label', file='TREC_10.label'),
+    )),
+    'Yahoo': Source({'train.csv': 1400000, 'test.csv': 60000}, (
+        Download('https://s3.amazonaws.com/fast-ai-nlp/yahoo_answers_csv.tgz'),
+    )),
+}

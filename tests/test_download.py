@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tarfile
 import threading
 import zipfile
 
@@ -127,6 +128,38 @@ def test_a_folder_is_fetched_once(server, cola, fetch, tmp_path, capsys):
     assert_whole(tmp_path)
     assert fetch('CoLA')[0] == 0
     assert len(server.seen) == 1
+
+
+def make_tar(folder):
+    """A .tar.gz of a folder's files, in a folder of their own."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode='w:gz') as archive:
+        archive.add(folder, 'folder')
+    return file.getvalue()
+
+
+def test_the_data_of_documents(server, fetch, tmp_path, monkeypatch):
+    """From the same kinds of files as the official ones: an archive that stays one, single files, one that is
+    unpacked. What holds another number of texts does not appear."""
+    demo = config.ROOT / 'demo'
+    server.files = {f'/{path.name}': path.read_bytes() for name in ('IMDB', 'TREC') for path in (demo / name).iterdir()}
+    server.files['/yahoo_answers_csv.tgz'] = make_tar(demo / 'Yahoo')
+    rows = {'IMDB': {'aclImdb_v1.tar.gz': 400}, 'TREC': {'train_5500.label': 300, 'TREC_10.label': 100},
+            'Yahoo': {'train.csv': 300, 'test.csv': 100}}
+    for name, source in config.SOURCES.items():
+        downloads = [each._replace(url=f'{server.url}/{each.url.rsplit("/")[-1]}', sha256='')
+                     for each in source.downloads]
+        monkeypatch.setitem(config.SOURCES, name, config.Source(rows[name], downloads))
+    status, error, names = fetch('imdb', 'TREC', 'Yahoo')
+    assert (status, error, names) == (0, '', ['IMDB', 'TREC', 'Yahoo'])
+    for name in names:
+        there = {path.name: path.read_bytes() for path in (tmp_path / 'datasets' / name).iterdir()}
+        assert there == {path.name: path.read_bytes() for path in (demo / name).iterdir()}
+        changed = config.SOURCES[name]._replace(rows=dict.fromkeys(rows[name], 7))
+        monkeypatch.setitem(config.SOURCES, name, changed)
+        (tmp_path / 'datasets' / name).rename(tmp_path / f'first {name}')
+        status, error, left = fetch(name)
+        assert status == 2 and 'texts instead of 7' in error and name not in left
 
 
 def test_a_broken_transfer_goes_on_where_it_stopped(server, cola, fetch, tmp_path):

@@ -1,14 +1,16 @@
-"""Fetch GLUE and pre-trained models.
+"""Fetch GLUE, the data of other scripts, and pre-trained models.
 
     uv run -m tools.download CoLA RTE electra-small     # what you name, in any order
     uv run -m tools.download all bert-base-uncased      # all: the ten folders of GLUE, the diagnostic set among them
+    uv run -m tools.download IMDB TREC Yahoo            # for documents/
 
 The scripts call it at first use. A folder appears whole and checked or not at all, and one that is there is left alone.
-A broken transfer goes on where it stopped. The addresses are in config.py, in the tables of tasks and models.
+A broken transfer goes on where it stopped. The addresses are in config.py, in the tables of tasks, models and sources.
 """
 
 import argparse
 import contextlib
+import csv
 import difflib
 import errno
 import glob
@@ -18,6 +20,7 @@ import re
 import shutil
 import stat
 import sys
+import tarfile
 import time
 import zipfile
 import zlib
@@ -165,10 +168,54 @@ def unpack(archive, folder, wanted):
         raise Wrong(f'{archive.name} is no intact zip archive ({error}). {ANOTHER_SERVER}') from error
 
 
+def unpack_tar(archive, folder, wanted):
+    """unpack() for a .tar.gz."""
+    try:
+        with tarfile.open(archive) as file:
+            for member in file:
+                name = member.name.split('/')[-1]
+                if member.isfile() and re.fullmatch(wanted, name, re.ASCII):
+                    if member.size > min(LARGEST, LARGEST_RATIO * size(archive)):
+                        raise Wrong(f'{name} of {archive.name} would have {member.size:,} bytes')
+                    with file.extractfile(member) as source, (folder / name).open('xb') as target:
+                        shutil.copyfileobj(source, target, CHUNK)
+    except FileExistsError as error:
+        raise Wrong(f'{archive.name} holds two files {Path(error.filename).name}') from error
+    except (tarfile.TarError, zlib.error, EOFError) as error:
+        raise Wrong(f'{archive.name} is no intact archive ({error}). {ANOTHER_SERVER}') from error
+
+
 def data_files(name):
-    """{name: config.File} of what the downloads of a GLUE folder hold."""
+    """The names of the files that the downloads of a data folder hold."""
+    if name in config.SOURCES:
+        return config.SOURCES[name].rows
     task = config.FOLDERS[name]
     return task.raw_files or task.files
+
+
+def check_source(name, folder):
+    """That the files of one of config.SOURCES hold as many texts as they should; a line about them. Raises Wrong."""
+    for file, expected in config.SOURCES[name].rows.items():
+        if not (folder / file).is_file():
+            raise Wrong(f'{file} is missing')
+        try:
+            rows = count_texts(folder / file)
+        except (tarfile.TarError, zlib.error, EOFError, csv.Error, UnicodeDecodeError) as error:
+            raise Wrong(f'{file} is damaged or another file ({error}). {ANOTHER_SERVER}') from error
+        if rows != expected:
+            raise Wrong(f'{file} has {rows} texts instead of {expected}')
+    return 'texts as published: ' + ', '.join(f'{file} {rows}' for file, rows in config.SOURCES[name].rows.items())
+
+
+def count_texts(path):
+    """The texts in a file: the .txt of an archive whose names are numbers, the rows of a .csv, or the lines."""
+    if path.name.endswith('.tar.gz'):
+        with tarfile.open(path, 'r|*') as archive:
+            return sum(member.isfile() and bool(re.search(r'/\d+_\d+\.txt$', member.name)) for member in archive)
+    if path.suffix == '.csv':
+        with open(path, encoding='utf-8', newline='') as file:
+            return sum(1 for _ in csv.reader(file))
+    return path.read_bytes().rstrip(b'\r\n').count(b'\n') + 1
 
 
 def check_data(name, folder):
@@ -225,10 +272,15 @@ def check_hub_files(folder):
 # ---- Folders ---------------------------------------------------------------------------------------------------------
 
 
+def is_data(name):
+    """Whether this is the name of a data folder, not that of a model."""
+    return name in config.FOLDERS or name in config.SOURCES
+
+
 def sources(name):
-    """The config.Downloads of a GLUE folder or a model."""
-    if name in config.FOLDERS:
-        return config.FOLDERS[name].downloads
+    """The config.Downloads of a data folder or a model."""
+    if is_data(name):
+        return (config.FOLDERS | config.SOURCES)[name].downloads
     model = config.MODELS[name]
     if not model.hub:
         return [config.Download(model.url, model.sha256)]
@@ -258,7 +310,8 @@ def install(name, root):
 
 
 def fill(name, folder, root):
-    """Fetch what belongs into `folder`, unpack and check it; a line about it. Zips are kept beside `folder`."""
+    """Fetch what belongs into `folder`, unpack and check it; a line about it. Archives to be unpacked are kept beside
+    `folder`."""
     arrived = {}
     try:
         for url, sha256, file in sources(name):
@@ -268,8 +321,10 @@ def fill(name, folder, root):
             retrieve(url, sha256, path, part)
             arrived[path] = part
             if not file:
-                wanted = '|'.join(map(re.escape, data_files(name))) if name in config.FOLDERS else MODEL_FILE
-                unpack(path, folder, wanted)
+                wanted = '|'.join(map(re.escape, data_files(name))) if is_data(name) else MODEL_FILE
+                (unpack_tar if url.endswith('.tgz') else unpack)(path, folder, wanted)
+        if name in config.SOURCES:
+            return check_source(name, folder)
         return check_data(name, folder) if name in config.FOLDERS else check_model(name, folder)
     except Wrong:
         raise
@@ -303,9 +358,9 @@ def alone_in(root):
 
 
 def find_names(parser, given):
-    """The GLUE folders and models that the arguments name, each once. Exits with status 2 on an unknown one."""
+    """The data folders and models that the arguments name, each once. Exits with status 2 on an unknown one."""
     known = {'ax': config.AX.folder} | {task.script.lower(): task.folder for task in config.TASKS.values()}
-    known |= {name.lower(): name for name in (*config.FOLDERS, *config.MODELS)}
+    known |= {name.lower(): name for name in (*config.FOLDERS, *config.SOURCES, *config.MODELS)}
     names, unknown = [], []
     for name in given:
         if name.lower() == 'all':
@@ -317,7 +372,7 @@ def find_names(parser, given):
             unknown.append(f'{name!r}' + (f' (did you mean {known.get(close[0], close[0])}?)' if close else ''))
     if unknown:
         parser.error(f'unknown: {", ".join(unknown)}. GLUE: all, {", ".join(config.FOLDERS)}. '
-                     f'Models: {", ".join(config.MODELS)}')
+                     f'Other data: {", ".join(config.SOURCES)}. Models: {", ".join(config.MODELS)}')
     return list(dict.fromkeys(names))
 
 
@@ -343,11 +398,11 @@ def report(error, missing):
              'To fetch by hand, for example on another computer:']
     for name, root in missing.items():
         files = 'vocab.txt, *.index, *.data-* and *config*.json'
-        if name in config.FOLDERS:
+        if is_data(name):
             files = ', '.join(data_files(name))
         folder = (root / name).resolve()
         for url, _, file in sources(name):
-            lines += [f'  {url}', f'    -> {folder / file}' if file else f'    -> {folder}: {files} of this zip']
+            lines += [f'  {url}', f'    -> {folder / file}' if file else f'    -> {folder}: {files} of this archive']
     parts = [part for name, root in missing.items() for _, _, file in sources(name)
              if size(part := part_file(root, name, file))]
     lines += [f'{size(part):,} bytes wait in {part}: the same command goes on from there.' for part in parts]
@@ -361,16 +416,17 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog='python -m tools.download', description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f'GLUE: all, {", ".join(config.FOLDERS)}\nmodels: {", ".join(config.MODELS)}')
-    parser.add_argument('names', nargs='*', metavar='NAME', help='a GLUE folder, "all" of them, or a model (below)')
-    parser.add_argument('--data-dir', type=Path, default=config.Knobs.data_dir, help='for GLUE (%(default)s)')
+        epilog=f'GLUE: all, {", ".join(config.FOLDERS)}\nother data: {", ".join(config.SOURCES)}\n'
+               f'models: {", ".join(config.MODELS)}')
+    parser.add_argument('names', nargs='*', metavar='NAME', help='a data folder, "all" of GLUE, or a model (below)')
+    parser.add_argument('--data-dir', type=Path, default=config.Knobs.data_dir, help='for data (%(default)s)')
     parser.add_argument('--model-dir', type=Path, default=config.Knobs.model_dir, help='for models (%(default)s)')
     args = parser.parse_intermixed_args(argv)
     if not args.names:
         parser.error('name what to fetch, for example CoLA, electra-small or all')
     missing = {}
     for name in find_names(parser, args.names):
-        if name in config.FOLDERS:
+        if is_data(name):
             missing[name] = args.data_dir
         elif not config.MODELS[name].package:
             missing[name] = args.model_dir
