@@ -3,6 +3,7 @@
     uv run -m checks.bench                                           # minilm on all tasks in datasets/
     uv run -m checks.bench CoLA RTE --model bert-base-uncased --precision bfloat16
     uv run -m checks.bench CoLA --peer PYTHON                        # an interpreter with torch and transformers
+    uv run -m checks.bench documents/IMDB --maxlen 256               # any script with the nine's sections
     uv run -m checks.bench --length 32,64,128 --random bert_config.json      # random weights of these sizes
     uv run -m checks.bench MNLI --steps 0 --json bench.json --markdown bench.md
 
@@ -282,7 +283,8 @@ def settle(arguments):
 
     names = [task.replace('-', '') for task in tasks]
     for task, name in zip(tasks, names, strict=True):
-        if name not in config.TASKS:
+        is_other_script = '/' in name and (config.ROOT / f'{name}.py').is_file()
+        if name not in config.TASKS and not is_other_script:
             close = difflib.get_close_matches(name, config.TASKS, 1)
             hint = f' Did you mean {close[0]}?' if close else ''
             raise UserError(f'{task}: none of the tasks {", ".join(config.TASKS)}.{hint}')
@@ -299,7 +301,7 @@ def settle(arguments):
     else:
         work = [{'name': name, 'script': name, 'length': 0} for name in dict.fromkeys(names or config.TASKS)]
         root = Path(knobs.get('data_dir', config.Knobs.data_dir))
-        folders = [config.TASKS[item['name']].folder for item in work]
+        folders = [config.TASKS[item['name']].folder for item in work if item['name'] in config.TASKS]
         missing = [folder for folder in folders if not (root / folder).is_dir()]
         if missing:
             raise UserError(f'{root / missing[0]}: no such folder. Fetch the data with `uv run -m tools.download '

@@ -164,7 +164,7 @@ def measure_run(request, script, knobs):
     checkpoint = open_model(knobs.model, knobs.model_dir)
     vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size'])
     began = time.perf_counter()
-    train_data = make_rows(vocabulary, knobs.maxlen, examples['train'], knobs.labels)
+    train_data = make_rows(vocabulary, knobs.maxlen, examples['train'], knobs.labels, **knobs.cut)
     seconds, tokens = time.perf_counter() - began, int(train_data.lengths.sum())
     figures = {'tokenization_examples_per_second': len(train_data) / seconds,
                'tokenization_tokens_per_second': tokens / seconds}

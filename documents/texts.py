@@ -1,11 +1,15 @@
 """What the scripts beside it share: their knobs, dev apart from test, the vector of a long text; IMDB's reviews."""
 
 import dataclasses
+import functools
+import gzip
 import hashlib
 import json
 import re
 import tarfile
+import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import config
 import snippets
@@ -43,16 +47,38 @@ class Knobs(config.Knobs):
     layers: str = knob('last', "whose vectors the classifier gets: last, last4, all, or numbers from 1, the lowest, "
                        'separated by commas; those above have no part in the model')
     join: str = knob('concat', 'what is made of several layers', choices=('concat', 'mean', 'max'))
-    decay_rule: str = knob('sun', 'layer_decay to the power of 0 for the last layer, 1 for the one below, ... (sun), '
-                           'or, as ELECTRA has it, 2, 3, ... (electra)', choices=('sun', 'electra'))
+    decay_rule: str = knob(None, 'layer_decay to the power of 0 for the last layer, 1 for the one below, ... (sun), '
+                           'or, as ELECTRA has it, 2, 3, ... (electra); by itself as the model was published',
+                           choices=('sun', 'electra'))
 
     @property
     def cut(self):
         if self.truncation == 'windows':
             return {'stride': self.stride, 'joined': True}
         if self.truncation == 'head+tail':
-            return {'keep': self.head or (self.maxlen - 2) // 4 + 1}
+            return {'keep': self.head or round((self.maxlen - 2) / 4)}      # 510: 128
         return {'keep': self.truncation}
+
+    def settle(self, script, recipe, given):
+        """As ever. Raises UserError for a knob that would have no effect."""
+        knobs = super().settle(script, recipe, given)
+        without_effect = []
+        if knobs.truncation != 'windows':
+            without_effect += ['stride', 'combine', 'windows_at_once']
+        if knobs.truncation != 'head+tail':
+            without_effect.append('head')
+        if knobs.layers.isdecimal() or knobs.layers == 'last':
+            without_effect.append('join')
+        for name in without_effect:
+            if getattr(knobs, name) != getattr(Knobs, name):
+                option = f'--{name.replace("_", "-")} {getattr(knobs, name)}'
+                raise UserError(f'{option}: without effect beside --truncation {knobs.truncation} and --layers '
+                                f'{knobs.layers}.')
+        if knobs.head > knobs.maxlen - 2:
+            raise UserError(f'--head {knobs.head}: a text has room for {knobs.maxlen - 2} tokens.')
+        if knobs.decay_rule is None:
+            knobs.decay_rule = 'electra' if recipe.startswith('electra') else 'sun'
+        return knobs
 
     def made_model(self):
         """The model up to the highest of its layers that the classifier gets, without a pooler."""
@@ -72,22 +98,33 @@ def part(knobs, examples, split):
     if split == 'test':
         return examples
     from sklearn.model_selection import train_test_split  # takes 2 s
+    from sklearn.utils import resample
     labels = [example.label for example in examples]
-
-    def draw(rows, **size):
-        try:
-            return train_test_split(rows, stratify=[labels[row] for row in rows], random_state=knobs.split_seed, **size)
-        except ValueError as error:
-            raise UserError(f'{examples[0].file}: its {len(examples)} rows are too few for --dev-share '
-                            f'{knobs.dev_share:g} and --limit {knobs.limit} with all labels ({error}).') from error
-
-    train, dev = draw(range(len(examples)), test_size=knobs.dev_share)
+    try:
+        train, dev = train_test_split(examples, test_size=knobs.dev_share, random_state=knobs.split_seed,
+                                      stratify=labels)
+    except ValueError as error:
+        raise UserError(f'{examples[0].file}: its {len(examples)} rows are too few for --dev-share '
+                        f'{knobs.dev_share:g} with all labels ({error}).') from error
     if split == 'dev':
-        print(f'dev: {len(dev):,} of {len(examples):,} training rows. The test rows are used once, at the end.')
-        return [examples[row] for row in sorted(dev)]
+        print(f'dev: {len(dev):,} of {len(examples):,} training rows. The test rows are used at the end alone.')
+        say_shared('dev', dev, train)
+        return sorted(dev, key=place)
     if 0 < knobs.limit < len(train):
-        train, _ = draw(train, train_size=knobs.limit)
-    return [examples[row] for row in sorted(train)]
+        train = resample(train, replace=False, n_samples=knobs.limit, random_state=knobs.split_seed,
+                         stratify=[example.label for example in train])
+    return sorted(train, key=place)
+
+
+def place(example):
+    return example.index
+
+
+def say_shared(name, examples, train):
+    """Say how many texts of these examples are training texts, too."""
+    texts, train_texts = ({(example.text_a, example.text_b) for example in some} for some in (examples, train))
+    if shared := len(texts & train_texts):
+        print(f'Note: {shared} of {len(texts):,} different {name} texts are training texts, too.')
 
 
 def keep_test_scores(knobs, data, metrics):
@@ -96,9 +133,7 @@ def keep_test_scores(knobs, data, metrics):
     write_json(path, read_json(path) | {'test': metrics})
     shown = ', '.join(f'{name} {show_value(value)}' for name, value in metrics.items())
     print(f'test, predicted once, by the best epoch on dev: {shown}')
-    texts = [{(example.text_a, example.text_b) for example in data[split].examples} for split in ('train', 'test')]
-    if both := len(texts[0] & texts[1]):
-        print(f'Note: {both} of {len(texts[1]):,} different test texts are training texts, too.')
+    say_shared('test', data['test'].examples, data['train'].examples)
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
@@ -158,64 +193,90 @@ def use_xla(knobs, examples):
 
 # ---- IMDB's reviews -------------------------------------------------------------------------------------------------
 
+FORMAT = 1      # of the kept file; a new number makes the old ones useless
 REVIEW = re.compile(r'(?:.*/)?(train|test)/(pos|neg)/(\d+)_\d+\.txt')
 
 
+class Review(NamedTuple):
+    split: str      # 'train' or 'test'
+    label: str      # 'pos' or 'neg'
+    number: int
+    file: str
+    text: str
+
+
 def read_reviews(knobs, path, split):
-    """[(file, label, text)] of the reviews of 'train' or 'test', in IMDB's official folder aclImdb or its archive.
+    """The Reviews of 'train' or 'test' in IMDB's official folder aclImdb or its archive: 'neg' first, by number.
 
-    They are read once and then kept in the cache folder, known by the names, sizes and times of what was read.
+    They are read once and then kept in the cache folder, known by the names, sizes and times of what was read. Raises
+    UserError.
     """
-    archive = path.is_file()
-    files = [path] if archive else sorted(path.glob('*/*/*_*.txt'))
-    about = [[str(file.resolve()), stat.st_size, stat.st_mtime_ns] for file in files for stat in [file.stat()]]
-    kept = Path(knobs.cache_dir) / f'reviews-{hashlib.sha256(json.dumps(about).encode()).hexdigest()}.jsonl'
-    if not (knobs.cache and kept.is_file()):
-        reviews = sorted(read_archive(path) if archive else read_folder(path, files))
-        check_reviews(path, reviews)
-        if not knobs.cache:
-            return [review[3:] for review in reviews if review[0] == split]
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_file(kept, ''.join(f'{json.dumps(review)}\n' for review in reviews))
-    with open(kept) as file:
-        reviews = [json.loads(line) for line in file]
-    return [tuple(review[3:]) for review in reviews if review[0] == split]
+    reviews = [review for review in all_reviews(path, Path(knobs.cache_dir) if knobs.cache else None)
+               if review.split == split]
+    for label in ('pos', 'neg'):
+        if not any(review.label == label for review in reviews):
+            raise UserError(f'{path}: no reviews {split}/{label}/0_1.txt, ... in it. Is this the official aclImdb?')
+    if len(reviews) != 25000 and not knobs.demo:
+        print(f'Note: {path}: {len(reviews):,} reviews in {split}; the official data have 25,000.')
+    return reviews
 
 
-def read_archive(path):
-    """(split, label, number, file, label, text) of every review."""
+@functools.cache
+def all_reviews(path, cache):
+    if path.is_file():
+        files, read = [path], read_archive
+    else:
+        files, read = sorted([*path.glob('train/*/*_*.txt'), *path.glob('test/*/*_*.txt')]), read_files
+    if cache is None:
+        return sorted(read(files))
+    stats = [(file.name, file.stat()) for file in files]
+    about = [FORMAT, str(path.resolve()), [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]]
+    kept = cache / f'reviews-{hashlib.sha256(json.dumps(about).encode()).hexdigest()}.jsonl'
     try:
-        with tarfile.open(path, 'r|*') as archive:
+        with open(kept) as file:
+            return [Review(*json.loads(line)) for line in file]
+    except FileNotFoundError:
+        pass
+    except (ValueError, TypeError, OSError):
+        print(f'{kept}: damaged; made again.')
+    reviews = sorted(read(files))
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        write_file(kept, ''.join(f'{json.dumps(review)}\n' for review in reviews))
+    except (OSError, UserError):
+        print(f'{cache}: reviews cannot be kept here; going on without.')
+    return reviews
+
+
+def read_archive(files):
+    """The Reviews of an archive. It is read to its end, where its checksum is."""
+    path, = files
+    try:
+        with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode='r|') as archive:
             for member in archive:
-                if member.isfile() and (match := REVIEW.fullmatch(member.name)):
-                    split, label, number = match.groups()
-                    file = f'{path}: {member.name}'
-                    yield split, label, int(number), file, label, decoded(file, archive.extractfile(member).read())
-    except (tarfile.TarError, EOFError, OSError) as error:
+                match = REVIEW.fullmatch(member.name)
+                if match and member.isfile():
+                    content = archive.extractfile(member).read()
+                    yield make_review(match, f'{path}: {member.name}', content)
+            while unpacked.read(1 << 20):
+                pass
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise UserError(f'{path}: not an intact archive ({error}). Fetch it again.') from error
 
 
-def read_folder(path, files):
-    """The same."""
+def read_files(files):
+    """The Reviews of single files."""
     for file in files:
         if match := REVIEW.fullmatch(file.as_posix()):
-            split, label, number = match.groups()
-            yield split, label, int(number), str(file), label, decoded(file, file.read_bytes())
+            yield make_review(match, str(file), file.read_bytes())
 
 
-def decoded(file, content):
+def make_review(match, file, content):
     try:
         text = content.decode('utf-8').strip()
     except UnicodeDecodeError as error:
         raise UserError(f'{file}: byte 0x{content[error.start]:02x} is not UTF-8.') from error
     if not text:
         raise UserError(f'{file}: an empty review. Delete it, or put its text back.')
-    return text
-
-
-def check_reviews(path, reviews):
-    there = {review[:2] for review in reviews}
-    for split in ('train', 'test'):
-        for label in ('pos', 'neg'):
-            if (split, label) not in there:
-                raise UserError(f'{path}: no reviews {split}/{label}/0_1.txt, ... in it. Is this the official aclImdb?')
+    split, label, number = match.groups()
+    return Review(split, label, int(number), file, text)

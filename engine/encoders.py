@@ -297,18 +297,21 @@ def named_weights(model):
 
 
 def load_run(knobs, model):
-    """Fill `model` from the run folder --init: the encoder always, the new layers where it is the same task. A BERT
-    and an ELECTRA of the same sizes are the same encoder, whose names differ in their root."""
+    """Fill `model` from the run folder --init: the encoder always, the new layers where they are the same task's and
+    the same. A BERT and an ELECTRA of the same sizes are the same encoder, whose names differ in their root."""
     run = Checkpoint(knobs.init)
     weights = named_weights(model)
     # The labels' names alone do not do: '0' and '1' mean something else in every task.
     is_same = run.task == knobs.task and run.knobs.get('labels') == list(knobs.labels)
+    roots = 'bert/', 'electra/'
+    is_same &= all(run.shapes.get(name) == tuple(variable.shape) for name, variable in weights.items()
+                   if not name.startswith(roots))
     if (run.folder / 'vocab.txt').read_bytes() != (model_of(knobs).folder / 'vocab.txt').read_bytes():
         raise UserError(f'--init {knobs.init}: its vocabulary is not that of --model {knobs.model}.')
     if not is_same:
         root = FAMILIES[run.family][0]
         weights = {f'{root}/{name.split("/", 1)[1]}': v for name, v in weights.items()
-                   if name.startswith(('bert/', 'electra/'))}
+                   if name.startswith(roots)}
     load_variables(run, weights)
-    what_is_taken = '' if is_same else ', of its encoder alone: its task or labels are others'
+    what_is_taken = '' if is_same else ', of its encoder alone: its task, labels or other layers are not these'
     print(f'start from {knobs.init}{what_is_taken}')

@@ -175,6 +175,11 @@ def metric_names(row):
     return names[names.index('loss') + 1:names.index('score')]
 
 
+def one_line(text):
+    """A text as a cell of a TSV file: tabs and line ends become spaces."""
+    return text.replace('\t', ' ').replace('\r', ' ').replace('\n', ' ')
+
+
 def show_value(value, digits=2):
     """A share as percent."""
     return 'undefined' if value is None or math.isnan(value) else f'{100 * value:.{digits}f}'

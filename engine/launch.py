@@ -99,5 +99,6 @@ def work(main, knobs):
             raise UserError(f'out of memory with {knobs.model} itself. Take a smaller --model.') from error
     run.finish(run_folder(knobs))
     if knobs.quiet:
-        print(*(line for line in said.getvalue().splitlines() if line.startswith(('dev, ', 'Note:'))), sep='\n')
+        kept = [line for line in said.getvalue().splitlines() if line.startswith(('dev, ', 'test, ', 'Note:'))]
+        print(*kept, sep='\n')
     print(f'Everything else about this run: {run_folder(knobs)}/')

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.backend import keras, tf
-from engine.files import METRICS, metric_names, show, show_value, write_file, write_json
+from engine.files import METRICS, metric_names, one_line, show, show_value, write_file, write_json
 from engine.targets import PerRow
 
 
@@ -90,7 +90,7 @@ def write_mistakes(path, data, answers, losses):
     for i in np.argsort(-losses, kind='stable'):
         example = data.examples[i]
         row = (f'{losses[i]:.4f}', gold_text(data, example.label), answers[i], i, Path(example.file).name, example.line,
-               example.text_a, example.text_b or '')
+               one_line(example.text_a), one_line(example.text_b or ''))
         lines.append('\t'.join(map(str, row)))
     write_file(path, '\n'.join(lines) + '\n')
 

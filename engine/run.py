@@ -117,12 +117,15 @@ def status(knobs):
     if has_weights and not has_metrics:
         raise UserError(f'{folder} holds the weights of a run whose {METRICS} is missing. Put it back, move the '
                         'folder, or overwrite it with --fresh.')
+    if not (has_metrics or unfinished(knobs)):
+        return Status.NEW
+    now = json.loads(json.dumps(configuration(knobs)))
     try:
         finished = has_metrics and read_json(folder / METRICS)['finished']
         if not finished and not unfinished(knobs):
             return Status.NEW
         before = read_json(folder / 'config.json')
-        changed = differences(before, json.loads(json.dumps(configuration(knobs))), finished)
+        changed = differences(before, now, finished)
     except (UserError, LookupError, TypeError, AttributeError) as error:
         raise not_a_run(folder, error) from error
     if changed:

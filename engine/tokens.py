@@ -205,9 +205,9 @@ def windows(examples, starts, counts, room, stride):
         size = room - sum(before)
         if size < 1 or stride > size and length > size:
             beside = ' beside the first text' if before else ''
+            skipped = f', and windows that begin {stride} apart would skip some' if stride else ''
             raise UserError(f'{examples[i].file}, line {examples[i].line}: a window has room for {max(size, 0)} tokens'
-                            f'{beside}, and windows that begin {stride} apart would skip some. Choose a smaller stride '
-                            'or a larger --maxlen.')
+                            f'{beside}{skipped}. Choose a smaller stride or a larger --maxlen.')
         begin = 0
         while True:
             example.append(i)

@@ -180,14 +180,19 @@ class Training:
         first = self.progress.step - count
         rows = np.unique(np.concatenate(list(self.rows_of(first, count))))
         examples = [self.train_data.examples[i] for i in np.unique(self.train_data.example[rows])]
-        lines = ', '.join(str(example.line) for example in sorted(examples, key=lambda example: example.line))
+        files = sorted({example.file for example in examples})
+        if len(files) == 1:
+            lines = ', '.join(str(example.line) for example in sorted(examples, key=lambda example: example.line))
+            rows = f'{files[0]}, lines {lines}'
+        else:
+            rows = ', '.join(files)
         kept = ''
         if (self.folder / STATE).is_file():
             kept = f' The state of an earlier step is kept in {self.folder}/.'
         rate = float(self.model.optimizer.learning_rate)
         where, loss = self.where(self.progress.step - 1), self.progress.loss
-        return Diverged(f'{where}, learning rate {rate:g}: the loss is {loss}. Its rows: {examples[0].file}, lines '
-                        f'{lines}. Lower --learning-rate, or mend the data, and start over with --fresh.{kept}')
+        return Diverged(f'{where}, learning rate {rate:g}: the loss is {loss}. Its rows: {rows}. '
+                        f'Lower --learning-rate, or mend the data, and start over with --fresh.{kept}')
 
     # ---- Scoring ----
 

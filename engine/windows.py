@@ -12,7 +12,7 @@ from engine import layers as fast
 from engine.backend import keras, tf
 from engine.targets import PerRow
 
-AT_ONCE = 64        # windows that prediction computes at a time
+AT_ONCE = 64        # windows that prediction computes at a time, where the layer says nothing else
 
 # ---- Rows -----------------------------------------------------------------------------------------------------------
 
@@ -53,10 +53,9 @@ class InWindows:
         width = next((width for width in widths if width >= longest), longest)
         ids, segments = (np.zeros((len(rows), width), np.int32) for _ in range(2))
         for i, row in enumerate(rows):
-            own = np.arange(self.firsts[row], self.firsts[row] + self.counts[row])
-            for whole, part in zip((ids, segments), self.windows.batch(own, [self.lengths[row] // len(own)]),
-                                   strict=True):
-                whole[i, :part.size] = part.ravel()
+            windows = np.arange(self.firsts[row], self.firsts[row] + self.counts[row])
+            own_ids, own_segments = self.windows.batch(windows, [self.lengths[row] // len(windows)])
+            ids[i, :own_ids.size], segments[i, :own_ids.size] = own_ids.ravel(), own_segments.ravel()
         return ids, segments
 
 
@@ -75,7 +74,7 @@ class EachWindow(keras.layers.Layer):
 
     def __init__(self, encoder, maxlen, at_once=0, **options):
         super().__init__(dtype='float32', **options)
-        self.encode = keras.Model(encoder.inputs[:2], encoder.vector)
+        self.encode = keras.Model(encoder.inputs, encoder.vector)
         self.words, self.maxlen, self.at_once = encoder.words.embeddings, maxlen, at_once
 
     @fast.plain
@@ -85,16 +84,16 @@ class EachWindow(keras.layers.Layer):
         width = tf.minimum(length, self.maxlen)
         count = length // width
         ids, segments = (tf.reshape(x, (batch * count, width)) for x in (ids, segments))
-        there = tf.where(ids[:, 0] != 0)                # those that are not all padding
-        ids, segments = (tf.gather_nd(x, there) for x in (ids, segments))
+        used = tf.where(ids[:, 0] != 0)         # (windows that are not all padding, 1)
+        ids, segments = (tf.gather_nd(x, used) for x in (ids, segments))
         if not training:
-            vectors = self.part_by_part(ids, segments, AT_ONCE, training=False)
+            vectors = self.part_by_part(ids, segments, self.at_once or AT_ONCE, training=False)
         elif self.at_once:
             vectors = self.computed_twice(ids, segments)
         else:
             vectors = self.encode((ids, segments), training=True)
         hidden = vectors.shape[-1]
-        return tf.reshape(tf.scatter_nd(there, vectors, (batch * count, hidden)), (batch, count, hidden))
+        return tf.reshape(tf.scatter_nd(used, vectors, (batch * count, hidden)), (batch, count, hidden))
 
     def compute_mask(self, inputs, mask=None):
         first_tokens = inputs[0][:, ::self.maxlen]
@@ -121,24 +120,25 @@ class EachWindow(keras.layers.Layer):
         def vectors_of(ids, segments):
             states = [dropout.generator.state.read_value() for dropout in dropouts]
 
-            def gradient(slopes, variables):
+            def gradient(of_vectors, variables):
                 for dropout, state in zip(dropouts, states, strict=True):
                     dropout.generator.state.assign(state)       # the same random numbers once more
-                return (None, None), self.slopes_of(variables, ids, segments, slopes)
+                return (None, None), self.gradients(variables, ids, segments, of_vectors)
             return self.part_by_part(ids, segments, self.at_once, training=True), gradient
         return vectors_of(ids, segments)
 
-    def slopes_of(self, variables, ids, segments, slopes):
-        """The gradient of each of the variables, from `slopes`, that of the vectors of all windows."""
+    def gradients(self, variables, ids, segments, of_vectors):
+        """The gradient of each of the variables, from that of the vectors of all windows."""
         def next_part(start, *sums):
             part = slice(start, start + self.at_once)
             with tf.GradientTape() as tape:
                 vectors = self.encode((ids[part], segments[part]), training=True)
-            more = tape.gradient(vectors, variables, slopes[part])
-            return start + self.at_once, *[total + one for total, one in zip(sums, more, strict=True)]
+            gradients = tape.gradient(vectors, variables, of_vectors[part])
+            return start + self.at_once, *[total + gradient for total, gradient in zip(sums, gradients, strict=True)]
 
-        start = 0, *[tf.zeros_like(variable) for variable in variables]
-        _, *sums = tf.while_loop(lambda start, *_: start < tf.shape(ids)[0], next_part, start, parallel_iterations=1)
+        zeros = [tf.zeros_like(variable) for variable in variables]
+        _, *sums = tf.while_loop(lambda start, *_: start < tf.shape(ids)[0], next_part, (0, *zeros),
+                                 parallel_iterations=1)
         return [self.rows_used(total, ids) if variable is self.words else total
                 for variable, total in zip(variables, sums, strict=True)]
 

@@ -21,7 +21,7 @@ from engine.files import UserError, read_json
 from engine.launch import settle
 from engine.layers import Dropout
 from snippets import tf
-from tools import export, predict
+from tools import export, predict, score
 from tools.runs import load_script
 
 IMDB, TREC, YAHOO = SCRIPTS = [load_script(f'documents/{name}') for name in ('IMDB', 'TREC', 'Yahoo')]
@@ -191,8 +191,9 @@ def test_dev_is_a_tenth_of_every_label_whatever_the_seed():
     assert TREC.load_data(knobs_of(TREC, *data, '--split-seed', 1), 'dev') != parts['dev']
     few = TREC.load_data(knobs_of(TREC, *data, '--limit', 60), 'train')
     assert len(few) == 60 and {example.label for example in few} == set(range(6)) and set(few) < set(parts['train'])
-    with pytest.raises(UserError, match='too few for --dev-share 0.1 and --limit 3 with all labels'):
-        TREC.load_data(knobs_of(TREC, *data, '--limit', 3), 'train')
+    assert len(TREC.load_data(knobs_of(TREC, *data, '--limit', 269), 'train')) == 269
+    with pytest.raises(UserError, match='too few for --dev-share 0.01 with all labels'):
+        TREC.load_data(knobs_of(TREC, *data, '--dev-share', 0.01), 'train')
 
 
 def unpacked(tmp_path):
@@ -211,7 +212,8 @@ def test_imdb_is_read_from_its_folder_as_from_its_archive_and_once(tmp_path, mon
     assert of_folder[0].file == str(folder / 'aclImdb/test/neg/3_3.txt') and of_folder[0].label == 0
     assert of_archive[0].file.endswith('aclImdb_v1.tar.gz: aclImdb/test/neg/3_3.txt')
     assert len(list((tmp_path / 'cache').glob('reviews-*'))) == 2
-    monkeypatch.setattr(IMDB.texts, 'read_folder', None)        # it is not read again
+    monkeypatch.setattr(IMDB.texts, 'read_files', None)         # it is not read again
+    IMDB.texts.all_reviews.cache_clear()
     kept = IMDB.load_data(knobs_of(IMDB, '--data-dir', folder, '--keep-html', **cache), 'test')
     assert '<br /><br />' in kept[0].text_a
 
@@ -226,7 +228,7 @@ def test_only_the_last_sentence_of_a_made_up_review_says_what_it_thinks():
 
 
 BAD_FILES = [
-    (IMDB, 'aclImdb/test/neg', None, 'no reviews test/neg/0_1.txt'),
+    (IMDB, 'aclImdb/train/neg', None, 'no reviews train/neg/0_1.txt'),
     (IMDB, 'aclImdb/train/pos/2_10.txt', b' \n', '2_10.txt: an empty review'),
     (IMDB, 'aclImdb/train/pos/2_10.txt', b'f\xfcr', '2_10.txt: byte 0xfc is not UTF-8'),
     (IMDB, 'aclImdb_v1.tar.gz', b'PK', 'aclImdb_v1.tar.gz: not an intact archive'),
@@ -235,6 +237,7 @@ BAD_FILES = [
     (YAHOO, 'train.csv', b'"1","a","b"\n', 'train.csv, line 1: 3 columns'),
     (YAHOO, 'train.csv', b'"1","a","b\n","c"\n"11","a","b","c"\n', "train.csv, line 3: 4 columns, the first '11'"),
     (YAHOO, 'train.csv', b'"1","a","\xfc","c"\n', 'train.csv, line 1: '),
+    (YAHOO, 'train.csv', b'"1",""," ",""\n', 'train.csv, line 1: no text'),
     (YAHOO, 'train.csv', b'', 'train.csv: the file is empty'),
 ]
 
@@ -258,7 +261,7 @@ def test_yahoos_quotes_and_line_ends(tmp_path):
     with open(tmp_path / 'train.csv', 'w', newline='') as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows(rows)
     read = YAHOO.load_data(knobs_of(YAHOO, '--data-dir', tmp_path, '--dev-share', 0.1), 'train')
-    assert {example[3:] for example in read} == {('a "b" ', 'c\nd', 9), ('e f, g', 'h', 0)}
+    assert {example[3:] for example in read} == {('a "b"', 'c d', 9), ('e f, g', 'h', 0)}
 
 
 # ---- Runs -----------------------------------------------------------------------------------------------------------
@@ -271,7 +274,7 @@ def test_a_whole_run(script, more, tiny_bert, tmp_path, capsys):
     name = script.__name__.split('/')[-1]
     start(script, *options(tmp_path, tiny_bert, '--maxlen=32', *more))
     said = capsys.readouterr().out
-    assert 'The test rows are used once, at the end.' in said and 'test, predicted once' in said
+    assert 'The test rows are used at the end alone.' in said and 'test, predicted once' in said
     folder = tmp_path / 'runs' / 'documents' / name / 'tiny-bert-seed42'
     metrics = read_json(folder / 'metrics.json')
     assert metrics['finished']
@@ -286,8 +289,13 @@ def test_a_whole_run(script, more, tiny_bert, tmp_path, capsys):
     start(script, *options(tmp_path, tiny_bert, '--maxlen=32', *more, '--no-fresh'))
     assert f'test accuracy {100 * metrics["test"]["accuracy"]:.2f}' in capsys.readouterr().out
 
+    capsys.readouterr()
+    assert score.main([f'documents/{name}', str(folder / 'dev_predictions.tsv'), '--data-dir',
+                       str(config.ROOT / 'demo')]) == 0
+    assert f'accuracy {100 * metrics["best"]["accuracy"]:.2f}' in capsys.readouterr().out
     if script is IMDB:      # the tools cut texts as the run did
         exported = tmp_path / 'exported'
+        assert export.main([str(folder), '--format', 'onnx']) == 2
         assert export.main([str(folder), '--format', 'savedmodel', '--output', str(exported)]) == 0
         texts = [example.text_a for example in IMDB.load_data(knobs_of(IMDB, '--demo'), 'test')[:20]]
         (tmp_path / 'texts').write_text('\n'.join(texts) + '\n')
@@ -296,6 +304,25 @@ def test_a_whole_run(script, more, tiny_bert, tmp_path, capsys):
             assert predict.main([str(place), str(tmp_path / 'texts'), '--format', 'json']) == 0
             answers = [json.loads(line)['prediction'] for line in capsys.readouterr().out.splitlines()]
             assert answers == [labels[label] for label in chosen[:20]]
+
+
+@pytest.mark.parametrize(('given', 'message'), [
+    (('--combine', 'max'), '--combine max: without effect beside --truncation head.tail and --layers last'),
+    (('--join', 'max', '--layers', '2'), '--join max: without effect'),
+    (('--head', 5, '--truncation', 'tail'), '--head 5: without effect'),
+    (('--head', 63, '--maxlen', 64), '--head 63: a text has room for 62 tokens'),
+])
+def test_options_without_effect_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        knobs_of(IMDB, *given)
+
+
+def test_an_archive_that_is_cut_short_is_not_read(tmp_path):
+    whole = (config.ROOT / 'demo/IMDB/aclImdb_v1.tar.gz').read_bytes()
+    for size in range(len(whole) - 1, 1, -len(whole) // 50):
+        (tmp_path / 'part.tar.gz').write_bytes(whole[:size])
+        with pytest.raises(UserError, match='not an intact archive'):
+            list(IMDB.texts.read_archive([tmp_path / 'part.tar.gz']))
 
 
 def test_windows_are_not_compiled(tiny_bert):
@@ -308,4 +335,4 @@ def test_the_three_differ_in_their_data_alone():
     models = [source[source.index('# ---- Model'):].replace(f"'{name}.tsv'", '')
               for source, name in zip(sources, ('IMDB', 'TREC', 'Yahoo'), strict=True)]
     assert models[0] == models[1] == models[2]
-    assert all(len(source.splitlines()) <= 112 for source in sources)
+    assert all(len(source.splitlines()) <= 115 for source in sources)

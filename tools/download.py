@@ -14,6 +14,7 @@ import csv
 import difflib
 import errno
 import glob
+import gzip
 import json
 import os
 import re
@@ -171,7 +172,7 @@ def unpack(archive, folder, wanted):
 def unpack_tar(archive, folder, wanted):
     """unpack() for a .tar.gz."""
     try:
-        with tarfile.open(archive) as file:
+        with gzip.open(archive) as unpacked, tarfile.open(fileobj=unpacked, mode='r|') as file:
             for member in file:
                 name = member.name.split('/')[-1]
                 if member.isfile() and re.fullmatch(wanted, name, re.ASCII):
@@ -179,9 +180,11 @@ def unpack_tar(archive, folder, wanted):
                         raise Wrong(f'{name} of {archive.name} would have {member.size:,} bytes')
                     with file.extractfile(member) as source, (folder / name).open('xb') as target:
                         shutil.copyfileobj(source, target, CHUNK)
+            while unpacked.read(CHUNK):     # to its end, where the checksum is
+                pass
     except FileExistsError as error:
         raise Wrong(f'{archive.name} holds two files {Path(error.filename).name}') from error
-    except (tarfile.TarError, zlib.error, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise Wrong(f'{archive.name} is no intact archive ({error}). {ANOTHER_SERVER}') from error
 
 
@@ -200,7 +203,7 @@ def check_source(name, folder):
             raise Wrong(f'{file} is missing')
         try:
             rows = count_texts(folder / file)
-        except (tarfile.TarError, zlib.error, EOFError, csv.Error, UnicodeDecodeError) as error:
+        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, csv.Error, UnicodeDecodeError) as error:
             raise Wrong(f'{file} is damaged or another file ({error}). {ANOTHER_SERVER}') from error
         if rows != expected:
             raise Wrong(f'{file} has {rows} texts instead of {expected}')
@@ -210,8 +213,11 @@ def check_source(name, folder):
 def count_texts(path):
     """The texts in a file: the .txt of an archive whose names are numbers, the rows of a .csv, or the lines."""
     if path.name.endswith('.tar.gz'):
-        with tarfile.open(path, 'r|*') as archive:
-            return sum(member.isfile() and bool(re.search(r'/\d+_\d+\.txt$', member.name)) for member in archive)
+        with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode='r|') as archive:
+            count = sum(member.isfile() and bool(re.search(r'/\d+_\d+\.txt$', member.name)) for member in archive)
+            while unpacked.read(CHUNK):
+                pass
+        return count
     if path.suffix == '.csv':
         with open(path, encoding='utf-8', newline='') as file:
             return sum(1 for _ in csv.reader(file))

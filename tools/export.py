@@ -4,9 +4,10 @@
     uv run --extra onnx -m tools.export runs/CoLA/bert-base-uncased-seed42 --format onnx
     uv run -m tools.export runs/... --format savedmodel --output models/cola/1      # as TensorFlow Serving wants it
 
-The folder gets the model, vocab.txt and export.json: task, labels, maxlen, the names of inputs and outputs, the run it
-was made from. It is written only if a fresh process gets the run's logits from it. The model computes in float32,
-whatever --precision it was trained with.
+The folder gets the model, vocab.txt and export.json: task, labels, maxlen, cut (how texts that are too long are cut:
+what tokenize() in engine/tokens.py is told), the names of inputs and outputs, the run it was made from. It is written
+only if a fresh process gets the run's logits from it. The model computes in float32, whatever --precision it was
+trained with.
 
 SavedModel: the signature serving_default takes input_ids and token_type_ids, int32 (batch, length), padded with 0, and
 gives logits, float32 (batch, labels). The signature rest is for TensorFlow Serving's REST interface, where a request
@@ -14,6 +15,9 @@ then is {"signature_name": "rest", "instances": [[101, 7592, 102], [101, 102, 0]
 with 0 to the same length. It gives prediction (the label) and probabilities, for a regression prediction alone.
 
 ONNX (opset 17): model.onnx with the inputs and the output of serving_default.
+
+A model of texts in windows takes all windows of a text in one row, each maxlen wide, as engine/windows.py says; it has
+neither `rest` nor ONNX.
 """
 
 import argparse
@@ -161,6 +165,9 @@ def export(folder, form, output, fresh=False):
     _, knobs, model = open_run(folder, precision='float32', jit=False)
     if len(model.outputs) > 1 or len(model.inputs) > 2 or token_axis(model.output) is not None:
         raise UserError(f'{folder}: only models that give one vector for a text are exported so far.')
+    if form == 'onnx' and knobs.cut.get('joined'):
+        raise UserError(f'{folder}: its model takes texts in windows, which tf2onnx cannot convert. Export it with '
+                        '--format savedmodel.')
     exact_products()
     settings = settings_of(folder, knobs, model)
     functions = signatures(model, settings, load_vocabulary(folder, settings['vocab_size']).sep)

@@ -48,7 +48,7 @@ def open_run(folder, **changed):
         script = load_script(run.task)
     except UserError as error:
         raise UserError(f'{folder}: no run of one of the scripts. Choose a folder in runs/. ({error})') from error
-    given = {field.name: settled(run, field) for field in config.options(script.knobs) if field.name in run.knobs}
+    given = given_to(run, script)
     if given.get('jit') is not False:
         given.pop('jit', None)                  # that is for this device to say
     path = str(run.folder.resolve())            # a path, where a folder has the name of a model of the table
@@ -62,6 +62,11 @@ def open_run(folder, **changed):
         print(f'Note: edited since this run, whose model is built as they say now: {", ".join(edited)}.',
               file=sys.stderr)
     return script, knobs, model
+
+
+def given_to(run, script):
+    """{name: value} of the script's knobs in a run's configuration. Raises UserError."""
+    return {field.name: settled(run, field) for field in config.options(script.knobs) if field.name in run.knobs}
 
 
 def settled(run, field):
@@ -111,13 +116,13 @@ def settings_of(folder, knobs, model):
 def sample_batches(folder, knobs):
     """Batches (ids, segments) of 1, 2, 5 and the other of up to 32 dev texts of a run, to compare models with.
 
-    They are of all lengths in random order, so that most are padded; an empty text and one of maxlen tokens are there.
+    They are of all lengths in random order, so that most are padded; an empty text and one that is too long are there.
     """
     examples = dev_examples(folder)[:500]
     first = examples[0]
-    for times in (0, knobs.maxlen):
-        examples.append(first._replace(text_a=f'{first.text_a} ' * times,
-                                       text_b=None if first.text_b is None else f'{first.text_b} ' * times))
+    for count in (0, 2 * knobs.maxlen):      # words
+        long_a, long_b = (' '.join((text.split() * count)[:count]) for text in (first.text_a, first.text_b or ''))
+        examples.append(first._replace(text_a=long_a, text_b=None if first.text_b is None else long_b))
     data = snippets.tokenize(knobs, examples)
     rows = np.argsort(data.lengths, kind='stable')[np.linspace(0, len(data) - 1, min(len(data), 32)).astype(int)]
     return [data.batch(some) for some in np.split(np.random.default_rng(0).permutation(rows), [1, 3, 8]) if len(some)]

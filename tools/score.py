@@ -27,21 +27,27 @@ from pathlib import Path
 import numpy as np
 
 import config
-from engine.files import UserError, read_lines, show_value, status_of
+from engine.checkpoints import Checkpoint
+from engine.files import UserError, one_line, read_lines, show_value, status_of
 from engine.launch import settle
 from tools.records import Data
-from tools.runs import load_script
+from tools.runs import given_to, load_script
 from tools.submission import HEADER, find_problem, shorten
 
 # ---- Gold ------------------------------------------------------------------------------------------------------------
 
 
-def load_gold(script, data_dir, files):
-    """The labelled examples to score against, as Data: the task's dev set in DATA_DIR, or that of `files`. Raises
-    UserError."""
+def load_gold(script, data_dir, files, folder):
+    """The labelled examples to score against, as Data: the task's dev set in DATA_DIR, or that of `files`. Where
+    `folder` is a run of the script, with its knobs, which may decide what dev is. Raises UserError."""
     if not all(hasattr(script, name) for name in ('load_data', 'score', 'answers')):
         raise UserError(f'{script.__file__}: without load_data(), score() and answers() no answers can be scored.')
-    knobs = settle(script.knobs, script.__file__, {'data_dir': str(data_dir)})
+    given = {}
+    if (folder / 'config.json').is_file():
+        run = Checkpoint(folder)
+        if run.task == config.Knobs(script=script.__file__).task:
+            given = {name: value for name, value in given_to(run, script).items() if name != 'jit'}
+    knobs = settle(script.knobs, script.__file__, given | {'data_dir': str(data_dir)})
     examples = load_files(script, knobs, files) if files else script.load_data(knobs, 'dev')
     kind = int if knobs.labels else float
     if not all(type(example.label) is kind for example in examples):
@@ -130,7 +136,8 @@ def read_column(path, key, places, data):
             raise UserError(f'{path}, line {line}: {key} {values[key]} was there before, in line {lines[row]}.')
         if problem := find_problem(values['prediction'], data.labels):
             raise UserError(f'{path}, line {line}: {problem}.')
-        if values.get('text_a', data.examples[row].text_a) != data.examples[row].text_a:
+        text_a = one_line(data.examples[row].text_a)
+        if values.get('text_a', text_a) != text_a:
             raise UserError(f'{path}, line {line}: another text than that of gold row {row}. Is it of other data?')
         lines[row], found[row] = line, values['prediction']
     if missing := [place for place, row in places.items() if row not in found]:
@@ -153,7 +160,7 @@ def run(args):
     script = load_script(args.task)
     for path in args.predictions:
         read_header(path)       # before the gold files, which may be long
-    data = load_gold(script, args.data_dir, args.gold)
+    data = load_gold(script, args.data_dir, args.gold, args.predictions[0].parent)
     answers = read_predictions(args.predictions, data)
     scores = script.score(outputs_of(answers, data.labels), data)
     print(f'{args.task}: {len(answers)} rows')
