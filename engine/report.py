@@ -62,14 +62,14 @@ def plot(path, title, rows):
 
 def plot_panels(path, title, rows, panels):
     """A curve by updates for each of {title: names of columns}, beside each other."""
-    figure, axes = load_pyplot().subplots(1, len(panels), figsize=(3.6 * len(panels), 3.4), squeeze=False)
+    figure, axes = load_pyplot().subplots(1, len(panels), figsize=(3.6 * len(panels), 4.2), squeeze=False)
     updates = [row['update'] for row in rows]
     for panel, (heading, names) in zip(axes[0], panels.items(), strict=True):
         for name in names:
             panel.plot(updates, [row[name] for row in rows], marker='.', label=name)
         panel.set(title=heading, xlabel='update')
         if len(names) > 1:
-            panel.legend(frameon=False, fontsize='small')
+            panel.legend(frameon=False, fontsize='small', loc='upper center', bbox_to_anchor=(0.5, -0.24))
     figure.suptitle(title)
     figure.tight_layout()
     save_figure(path, figure)
