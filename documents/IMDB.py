@@ -6,7 +6,7 @@
     uv run documents/IMDB.py --model runs/pretraining/MLM/bert-base-uncased-seed42
 
 Expect on test: BERT-base 94.6, with further pre-training 95.6 (Sun et al. 2019, tables 2 and 5; not yet rerun here).
-minilm: docs/documents.md. The rows of its predictions are the test reviews, neg first, by number.
+minilm: not measured yet. The rows of its predictions are the test reviews, neg first, by number.
 """
 
 import dataclasses

@@ -4,7 +4,7 @@
     uv run documents/TREC.py                        # BERT-base on the real one: 6 coarse labels
     uv run documents/TREC.py --fine --name fine     # 50 fine ones
 
-Expect on test: BERT-base 97.2 (Sun et al. 2019, table 5; not yet rerun here); minilm: docs/documents.md.
+Expect on test: BERT-base 97.2 (Sun et al. 2019, table 5; not yet rerun here); minilm about 96.5 (docs/documents.md).
 Of the 500 official test questions 10 stand in the official training file, too.
 """
 
