@@ -2,12 +2,9 @@
 
 import dataclasses
 import functools
-import gzip
 import hashlib
 import json
 import re
-import tarfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +12,18 @@ import config
 import snippets
 from config import knob
 from engine.checkpoints import Made, model_of, open_model
-from engine.files import METRICS, UserError, read_json, run_folder, show_value, write_file, write_json
-from engine.windows import AttentionOver, EachWindow, Maximum
+from engine.files import (
+    DAMAGED,
+    METRICS,
+    UserError,
+    open_tar_gz,
+    read_json,
+    run_folder,
+    show_value,
+    write_file,
+    write_json,
+)
+from engine.windows import AttentionOver, EachWindow, MaximumOver
 from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
@@ -60,7 +67,7 @@ class Knobs(config.Knobs):
         return {'keep': self.truncation}
 
     def settle(self, script, recipe, given):
-        """As ever. Raises UserError for a knob that would have no effect."""
+        """As config.Knobs.settle(). Raises UserError for a knob that would have no effect."""
         knobs = super().settle(script, recipe, given)
         without_effect = []
         if knobs.truncation != 'windows':
@@ -76,9 +83,8 @@ class Knobs(config.Knobs):
                                 f'{knobs.layers}.')
         if knobs.head > knobs.maxlen - 2:
             raise UserError(f'--head {knobs.head}: a text has room for {knobs.maxlen - 2} tokens.')
-        if knobs.decay_rule is None:
-            knobs.decay_rule = 'electra' if recipe.startswith('electra') else 'sun'
-        return knobs
+        as_published = 'electra' if recipe.startswith('electra') else 'sun'
+        return dataclasses.replace(knobs, decay_rule=knobs.decay_rule or as_published)
 
     def made_model(self):
         """The model up to the highest of its layers that the classifier gets, without a pooler."""
@@ -152,7 +158,7 @@ def build_encoder(knobs):
     if knobs.combine == 'mean':
         combine = snippets.Mean()
     elif knobs.combine == 'max':
-        combine = Maximum()
+        combine = MaximumOver()
     else:
         initial = keras.initializers.TruncatedNormal(stddev=0.02, seed=knobs.seed)
         combine = AttentionOver(vectors.shape[-1], initial, name='attention')
@@ -249,18 +255,16 @@ def all_reviews(path, cache):
 
 
 def read_archive(files):
-    """The Reviews of an archive. It is read to its end, where its checksum is."""
+    """The Reviews of an archive."""
     path, = files
     try:
-        with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode='r|') as archive:
+        with open_tar_gz(path) as archive:
             for member in archive:
                 match = REVIEW.fullmatch(member.name)
                 if match and member.isfile():
                     content = archive.extractfile(member).read()
                     yield make_review(match, f'{path}: {member.name}', content)
-            while unpacked.read(1 << 20):
-                pass
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except (*DAMAGED, OSError) as error:
         raise UserError(f'{path}: not an intact archive ({error}). Fetch it again.') from error
 
 

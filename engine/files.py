@@ -2,12 +2,15 @@
 
 import contextlib
 import glob
+import gzip
 import json
 import math
 import os
 import sys
+import tarfile
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 ABANDONED = 600     # seconds without a change after which a half-written file is nobody's
@@ -88,6 +91,19 @@ def read_json(path):
     if not isinstance(settings, dict):
         raise UserError(f'{path}: a JSON object is expected.')
     return settings
+
+
+DAMAGED = tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError      # raised by open_tar_gz()
+
+
+@contextlib.contextmanager
+def open_tar_gz(path):
+    """A .tar.gz as a TarFile to be read from its beginning to its end, where its checksum is verified: tarfile alone
+    takes a damaged one for a shorter one."""
+    with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode='r|') as archive:
+        yield archive
+        while unpacked.read(1 << 20):
+            pass
 
 
 @contextlib.contextmanager

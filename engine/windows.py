@@ -148,7 +148,7 @@ class EachWindow(keras.layers.Layer):
         return tf.IndexedSlices(tf.gather(gradient, used), used, tf.shape(gradient))
 
 
-class Maximum(keras.layers.Layer):
+class MaximumOver(keras.layers.Layer):
     """The maximum over the real vectors: (batch, vectors, hidden) and its mask -> (batch, hidden)."""
 
     @fast.plain

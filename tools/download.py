@@ -14,14 +14,12 @@ import csv
 import difflib
 import errno
 import glob
-import gzip
 import json
 import os
 import re
 import shutil
 import stat
 import sys
-import tarfile
 import time
 import zipfile
 import zlib
@@ -35,7 +33,7 @@ import safetensors
 
 import config
 from engine.console import progress_bar
-from engine.files import whole_folder
+from engine.files import DAMAGED, open_tar_gz, whole_folder
 
 TIMEOUT = (10, 20)              # seconds: for a connection (to each address of a host), for the next bytes
 RETRIES, RETRY_WAIT = 3, 1.0    # a transfer that broke off is continued this often, after 1, 2 and 3 seconds
@@ -172,7 +170,7 @@ def unpack(archive, folder, wanted):
 def unpack_tar(archive, folder, wanted):
     """unpack() for a .tar.gz."""
     try:
-        with gzip.open(archive) as unpacked, tarfile.open(fileobj=unpacked, mode='r|') as file:
+        with open_tar_gz(archive) as file:
             for member in file:
                 name = member.name.split('/')[-1]
                 if member.isfile() and re.fullmatch(wanted, name, re.ASCII):
@@ -180,11 +178,9 @@ def unpack_tar(archive, folder, wanted):
                         raise Wrong(f'{name} of {archive.name} would have {member.size:,} bytes')
                     with file.extractfile(member) as source, (folder / name).open('xb') as target:
                         shutil.copyfileobj(source, target, CHUNK)
-            while unpacked.read(CHUNK):     # to its end, where the checksum is
-                pass
     except FileExistsError as error:
         raise Wrong(f'{archive.name} holds two files {Path(error.filename).name}') from error
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except DAMAGED as error:
         raise Wrong(f'{archive.name} is no intact archive ({error}). {ANOTHER_SERVER}') from error
 
 
@@ -203,7 +199,7 @@ def check_source(name, folder):
             raise Wrong(f'{file} is missing')
         try:
             rows = count_texts(folder / file)
-        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, csv.Error, UnicodeDecodeError) as error:
+        except (*DAMAGED, csv.Error, UnicodeDecodeError) as error:
             raise Wrong(f'{file} is damaged or another file ({error}). {ANOTHER_SERVER}') from error
         if rows != expected:
             raise Wrong(f'{file} has {rows} texts instead of {expected}')
@@ -213,11 +209,8 @@ def check_source(name, folder):
 def count_texts(path):
     """The texts in a file: the .txt of an archive whose names are numbers, the rows of a .csv, or the lines."""
     if path.name.endswith('.tar.gz'):
-        with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode='r|') as archive:
-            count = sum(member.isfile() and bool(re.search(r'/\d+_\d+\.txt$', member.name)) for member in archive)
-            while unpacked.read(CHUNK):
-                pass
-        return count
+        with open_tar_gz(path) as archive:
+            return sum(member.isfile() and bool(re.search(r'/\d+_\d+\.txt$', member.name)) for member in archive)
     if path.suffix == '.csv':
         with open(path, encoding='utf-8', newline='') as file:
             return sum(1 for _ in csv.reader(file))

@@ -42,12 +42,12 @@ def load_gold(script, data_dir, files, folder):
     `folder` is a run of the script, with its knobs, which may decide what dev is. Raises UserError."""
     if not all(hasattr(script, name) for name in ('load_data', 'score', 'answers')):
         raise UserError(f'{script.__file__}: without load_data(), score() and answers() no answers can be scored.')
-    given = {}
+    given, recipe = {}, None
     if (folder / 'config.json').is_file():
         run = Checkpoint(folder)
         if run.task == config.Knobs(script=script.__file__).task:
-            given = {name: value for name, value in given_to(run, script).items() if name != 'jit'}
-    knobs = settle(script.knobs, script.__file__, given | {'data_dir': str(data_dir)})
+            given, recipe = given_to(run, script), run.recipe
+    knobs = settle(script.knobs, script.__file__, given | {'data_dir': str(data_dir)}, recipe)
     examples = load_files(script, knobs, files) if files else script.load_data(knobs, 'dev')
     kind = int if knobs.labels else float
     if not all(type(example.label) is kind for example in examples):
