@@ -23,6 +23,7 @@ from engine.files import (
     write_file,
     write_json,
 )
+from engine.vocabulary import say_once
 from engine.windows import AttentionOver, EachWindow, MaximumOver
 from snippets import keras
 
@@ -223,7 +224,7 @@ def read_reviews(knobs, path, split):
         if not any(review.label == label for review in reviews):
             raise UserError(f'{path}: no reviews {split}/{label}/0_1.txt, ... in it. Is this the official aclImdb?')
     if len(reviews) != 25000 and not knobs.demo:
-        print(f'Note: {path}: {len(reviews):,} reviews in {split}; the official data have 25,000.')
+        say_once(f'Note: {path}: {len(reviews):,} reviews in {split}; the official data have 25,000.')
     return reviews
 
 
