@@ -3,15 +3,16 @@
     uv run -m checks.bench                                           # minilm on all tasks in datasets/
     uv run -m checks.bench CoLA RTE --model bert-base-uncased --precision bfloat16
     uv run -m checks.bench CoLA --peer PYTHON                        # an interpreter with torch and transformers
-    uv run -m checks.bench documents/IMDB --maxlen 256               # any script with the nine's sections
+    uv run -m checks.bench documents/IMDB --truncation tail          # any script with the nine's sections
+    uv run -m checks.bench documents/IMDB --truncation windows --maxlen 128 --length 512,5000 --batch-size 1
     uv run -m checks.bench --length 32,64,128 --random bert_config.json      # random weights of these sizes
     uv run -m checks.bench MNLI --steps 0 --json bench.json --markdown bench.md
 
-Tasks come first; every option of the scripts works here too (--batch-size, --data-dir, --limit, ...). Each measurement
+Tasks come first; all options of their scripts work here too (--batch-size, --data-dir, --limit, ...). Each measurement
 is a process of its own, so that its memory and its first step are those of a run. Training and evaluation are
 train() and predict() as the scripts call them; only the epoch is shorter: --steps batches, evenly spaced
 in the order of length, so that they cost what the epoch's batches cost on average. One step of every length goes ahead
-and is not timed. --length: made-up texts of exactly these lengths instead of a task.
+and is not timed. --length: made-up texts of exactly these lengths instead of the task's own.
 
 examples/s and tokens/s count no padding. first step, s: from the start of the process. peak GiB: of the process; on a
 GPU of its memory. of the forward rate: predict() over the compiled forward pass on the same batches in memory.
@@ -51,8 +52,8 @@ PADS = ('longest', 'max')
 
 
 @dataclasses.dataclass
-class Options(config.Knobs):
-    """The scripts' knobs, two of them with another default, and what only this tool has."""
+class Options:
+    """Two of the scripts' knobs with another default, and what only this tool has."""
     model: str = knob('minilm', 'a folder or a name, as in the scripts')
     precision: str = knob('float32,bfloat16', f'some of {", ".join(PRECISIONS)}')
     random: str = knob('', 'random weights for the sizes in this json configuration, in place of a model')
@@ -274,29 +275,31 @@ def describe(results, command):
 def settle(arguments):
     """The tool's own options, the knobs of the command line, and the work: [{'name', 'script', 'length'}]."""
     tasks, rest = words_and_options(arguments)
-    defaults = Options()
-    given = config.parse_args(defaults, 'python -m checks.bench', __doc__, rest)
-    own = {field.name for field in dataclasses.fields(Options)} - {
-        field.name for field in dataclasses.fields(config.Knobs)} | {'precision'}
-    options = dataclasses.replace(defaults, **{k: v for k, v in given.items() if k in own})
-    knobs = {'model': defaults.model} | {name: value for name, value in given.items() if name not in own}
+    names = [name_of(task) for task in tasks]
+    families = {knobs_of(name) for name in names} or {config.Knobs}
+    if len(families) > 1:
+        raise UserError(f'{" ".join(tasks)}: their scripts have different options. Measure them one after the other.')
+    family, = families
+    both = dataclasses.dataclass(type('Both', (Options, family), {}))       # where both have a knob, that of Options
+    given = config.parse_args(both(), 'python -m checks.bench', __doc__, rest)
+    own = {field.name for field in dataclasses.fields(Options)} - {'model'}
+    options = Options(**{name: value for name, value in given.items() if name in own})
+    knobs = {'model': options.model} | {name: value for name, value in given.items() if name not in own}
 
-    names = [task.replace('-', '') for task in tasks]
-    for task, name in zip(tasks, names, strict=True):
-        is_other_script = '/' in name and (config.ROOT / f'{name}.py').is_file()
-        if name not in config.TASKS and not is_other_script:
-            close = difflib.get_close_matches(name, config.TASKS, 1)
-            hint = f' Did you mean {close[0]}?' if close else ''
-            raise UserError(f'{task}: none of the tasks {", ".join(config.TASKS)}.{hint}')
     options.precision = some_of('--precision', options.precision, PRECISIONS)
     options.peer_pad = some_of('--peer-pad', options.peer_pad, PADS)
     if options.random and 'model' in given and not given.get('demo'):
         raise UserError('--random and --model: choose one of them.')
+    in_windows = given.get('truncation') == 'windows'
+    if options.peer and in_windows:
+        raise UserError('--peer: transformers has nothing like --truncation windows.')
     if options.length:
-        if tasks:
-            raise UserError('--length stands in place of tasks: choose one of them.')
-        work = [{'name': f'{length} tokens', 'script': 'CoLA', 'length': length}
-                for length in lengths_of('--length', options.length)]
+        longest = 10**6 if in_windows else given.get('maxlen', 512)
+        lengths = lengths_of('--length', options.length, longest)
+        work = [{'name': f'{length} tokens', 'script': name, 'length': length}
+                for name in dict.fromkeys(names or ['CoLA']) for length in lengths]
+        if len(names) > 1:
+            work = [one | {'name': f'{one["script"]}, {one["name"]}'} for one in work]
         options.peer_pad = [pad for pad in options.peer_pad if pad != 'max']
     else:
         work = [{'name': name, 'script': name, 'length': 0} for name in dict.fromkeys(names or config.TASKS)]
@@ -314,6 +317,24 @@ def settle(arguments):
     return options, knobs, work
 
 
+def name_of(task):
+    """The script of a task: CoLA, SST2 or SST-2, documents/IMDB. Raises UserError."""
+    name = task.replace('-', '')
+    if name not in config.TASKS and not ('/' in name and (config.ROOT / f'{name}.py').is_file()):
+        close = difflib.get_close_matches(name, config.TASKS, 1)
+        hint = f' Did you mean {close[0]}?' if close else ''
+        raise UserError(f'{task}: none of the tasks {", ".join(config.TASKS)}.{hint}')
+    return name
+
+
+def knobs_of(script):
+    """The class of a script's knobs: the nine's, or that of its family."""
+    if script in config.TASKS:
+        return config.Knobs
+    from tools.runs import load_script  # imports TensorFlow, which the nine do not need here
+    return type(load_script(script).knobs)
+
+
 def some_of(option, text, choices):
     """What an option chooses, separated by commas, as a list."""
     chosen = list(dict.fromkeys(text.split(',')))
@@ -322,11 +343,11 @@ def some_of(option, text, choices):
     return chosen
 
 
-def lengths_of(option, text):
+def lengths_of(option, text, longest=512):
     """The numbers of tokens that an option names."""
     lengths = text.split(',')
-    if not all(length.isdecimal() and 8 <= int(length) <= 512 for length in lengths):
-        raise UserError(f'{option} {text}: numbers from 8 to 512, separated by commas, are expected.')
+    if not all(length.isdecimal() and 8 <= int(length) <= longest for length in lengths):
+        raise UserError(f'{option} {text}: numbers from 8 to {longest}, separated by commas, are expected.')
     return [int(length) for length in lengths]
 
 

@@ -41,7 +41,7 @@ def settle(request):
     """The script and the knobs of a measurement, as from the command line."""
     script, given = load_script(request['script']), request['knobs'] | {'epochs': 1, 'cache': False}
     if request['length']:
-        given['maxlen'] = request['length']
+        given = {'maxlen': request['length']} | given
     return script, launch.settle(script.knobs, script.__file__, given)
 
 
@@ -56,7 +56,7 @@ def examples_of(request, script, knobs, split):
         request['evaluation_examples'] or 400       # the peer skips 3 steps
     random = np.random.default_rng([knobs.seed, split == 'train'])
     return [Example('', i, i, ' '.join(random.choice(words, request['length'] - 2)), None,
-                    i % len(knobs.labels)) for i in range(count)]
+                    i % (len(knobs.labels) or 1)) for i in range(count)]
 
 
 def train_flop(settings, length):
@@ -67,6 +67,11 @@ def train_flop(settings, length):
     embedding = settings.get('embedding_size', hidden)
     weights = layers * (4 * hidden * hidden + 2 * hidden * inner) + embedding * hidden * (embedding != hidden)
     return 3 * length * (2 * weights + 4 * layers * length * hidden)
+
+
+def row_flop(settings, maxlen, width):
+    """train_flop() of a row of a batch: of one sequence, or of several windows of maxlen tokens."""
+    return train_flop(settings, width) if width <= maxlen else width // maxlen * train_flop(settings, maxlen)
 
 
 def stratified(batches, lengths, steps, seed=0):
@@ -171,7 +176,7 @@ def measure_run(request, script, knobs):
     dev_data = tokenize(knobs, examples['dev'])
     model = script.build_model(knobs, len(train_data))
     predictor, more = train(request, knobs, model, train_data, dev_data,
-                            functools.partial(train_flop, checkpoint.config))
+                            functools.partial(row_flop, checkpoint.config, knobs.maxlen))
     figures |= more | evaluate(predictor, dev_data, request['evaluation_examples'])
     return figures | about(knobs)
 
