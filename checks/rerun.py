@@ -1,0 +1,106 @@
+"""Train runs once more in transformers, with the same weights, tokens and recipe: does it score the same?
+
+    uv run -m checks.rerun PYTHON runs/documents/IMDB/minilm-seed1 runs/documents/IMDB/minilm-seed2
+
+PYTHON: an interpreter with torch and transformers. The runs are finished ones, of scripts that give one label or one
+score to each text. transformers gets the token ids of their training, dev and test rows, and trains
+AutoModelForSequenceClassification as run_glue.py does: batches padded to their longest row, AdamW without decay of
+biases and LayerNorm, a linear schedule, clipping, autocast for 16 bits; batch size, epochs, learning rate, warm-up,
+weight decay, epsilon and dropout are the run's, learning rates by layer are not there. As in the run the best epoch on
+dev counts. Scores are those of the script's own score(). How fast both are is checks.bench's to say.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from checks.bench import check_peer, run_child
+from checks.peer import peer_folders
+from engine.checkpoints import Checkpoint
+from engine.console import markdown_table
+from engine.files import METRICS, UserError, read_json, show_value, status_of, write_json
+from engine.launch import settle
+from snippets import tokenize
+from tools.runs import given_to, load_script
+
+RECIPE = ('seed', 'epochs', 'batch_size', 'eval_batch_size', 'learning_rate', 'warmup', 'weight_decay', 'epsilon',
+          'clip_norm', 'dropout', 'precision')
+
+
+def rerun(python, path, folder):
+    """[run, split, the run's score, that of transformers] of a run, one row for dev and one for test where the run has
+    a score of it. Files go into `folder`. Raises UserError."""
+    run = Checkpoint(path)
+    if not isinstance(run.task, str) or not isinstance(run.knobs, dict):
+        raise UserError(f'{path}: no run of one of the scripts.')
+    metrics = read_json(Path(path) / METRICS)
+    if not metrics.get('finished'):
+        raise UserError(f'{path}: this run is not finished.')
+    script = load_script(run.task)
+    knobs = settle(script.knobs, script.__file__, given_to(run, script) | {'cache': False}, run.recipe)
+    if knobs.updates or knobs.init or knobs.grad_accumulation > 1 or knobs.cut.get('joined'):
+        raise UserError(f'{path}: --updates, --init, --grad-accumulation and windows have no counterpart here.')
+
+    ours = {'dev': metrics['best']} | ({'test': metrics['test']} if 'test' in metrics else {})
+    data = {split: tokenize(knobs, script.load_data(knobs, split)) for split in ('train', *ours)}
+    arrays = {}
+    for split, tokens in data.items():
+        if len(tokens) != len(tokens.examples) or tokens.gold is None:
+            raise UserError(f'{run.task}: its examples have not one label or one score each.')
+        arrays[f'{split}_ids'], arrays[f'{split}_segments'] = tokens.batch(np.arange(len(tokens)))
+    model, _ = peer_folders(knobs.model, knobs.model_dir, folder)
+    files = {name: str(folder / f'{name}.npz') for name in ('rows', 'outputs')}
+    np.savez(files['rows'], gold=data['train'].gold, **arrays)
+    request = files | {'model': str(model), 'labels': len(knobs.labels) or 1, 'splits': list(ours)} | {
+        name: getattr(knobs, name) for name in RECIPE}
+    answer = run_child([python, str(Path(__file__).with_name('rerun_peer.py'))], request, folder)
+    if 'failed' in answer:
+        raise UserError(f'{path}: transformers failed, {answer["failed"]}')
+
+    with np.load(files['outputs']) as outputs:
+        scores = [{split: script.score(outputs[f'{split}_{epoch}'], data[split]) for split in ours}
+                  for epoch in range(knobs.epochs)]
+    metric = next(iter(scores[0]['dev']))       # a script's first metric chooses the epoch
+    best = max(scores, key=lambda score: score['dev'][metric])      # the first of equal ones
+    return [[f'{run.task}, {run.folder.name}', f'{split}, {name}', value_of(ours[split], name),
+             best[split][name]] for split in ours for name in best[split]]
+
+
+def value_of(metrics, name):
+    if name not in metrics:
+        raise UserError(f'no {name} in the {METRICS} of the run: was its script edited since?')
+    return metrics[name]
+
+
+def main(argv=None):
+    """The command line. Returns 0, or 2 for bad input."""
+    parser = argparse.ArgumentParser(prog='python -m checks.rerun', description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('python', metavar='PYTHON', help='an interpreter with torch and transformers')
+    parser.add_argument('runs', nargs='+', metavar='RUN', help='the folder of a finished run')
+    parser.add_argument('--json', metavar='FILE', help='write the scores into this file')
+    return status_of(run, parser.parse_args(argv))
+
+
+def run(args):
+    """Do what the command line says. Raises UserError."""
+    check_peer(args.python)
+    rows = []
+    for path in args.runs:
+        with tempfile.TemporaryDirectory() as folder:
+            rows += rerun(args.python, path, Path(folder))
+        print(f'{path}: done', flush=True)
+        if args.json:
+            write_json(Path(args.json), rows)
+    shown = [[name, what, show_value(ours), show_value(theirs)] for name, what, ours, theirs in rows]
+    for what in dict.fromkeys(row[1] for row in rows):
+        means = np.mean([row[2:] for row in rows if row[1] == what], 0)
+        shown.append([f'mean of {len(args.runs)}', what, *map(show_value, means)])
+    print(f'\n{markdown_table(["run", "", "ours", "transformers"], shown)}', end='')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
