@@ -106,6 +106,7 @@ class Knobs:
     unused = ()                 # knobs that a family has no use for
     fresh_models = {}           # {name of the sizes: the recipe that such a model is fine-tuned with later}
     demo_settings = DEMO        # what --demo sets, unless the command line says otherwise
+    saves_memory = '--maxlen'   # what is to be lowered beside --batch-size
     cut = {}                    # how texts that are too long are cut, where not as in tokenize(): its options for that
 
     # What and where

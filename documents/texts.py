@@ -67,6 +67,10 @@ class Knobs(config.Knobs):
             return {'keep': self.head or round((self.maxlen - 2) / 4)}      # 510: 128
         return {'keep': self.truncation}
 
+    @property
+    def saves_memory(self):
+        return '--windows-at-once (32, say)' if self.truncation == 'windows' else '--maxlen'
+
     def settle(self, script, recipe, given):
         """As config.Knobs.settle(). Raises UserError for a knob that would have no effect."""
         knobs = super().settle(script, recipe, given)

@@ -162,7 +162,7 @@ class Training:
             length = max(self.train_data.lengths[rows].max() for rows in self.rows_of(self.progress.step, count))
             raise UserError(f'{self.where(self.progress.step)}: out of memory with {self.knobs.batch_size} examples of '
                             f'{length} tokens. Lower --batch-size (with --grad-accumulation for the same updates) or '
-                            '--maxlen.') from error
+                            f'{self.knobs.saves_memory}.') from error
 
     def where(self, step):
         epoch, number = divmod(step, self.plan.steps_in_epoch)

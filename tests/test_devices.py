@@ -1,4 +1,4 @@
-"""Data-parallel training: two devices of one machine, and two machines, end where one device does."""
+"""Data-parallel training: two devices of one machine, and two machines, end where one device does; long texts, too."""
 
 import json
 import os
@@ -31,36 +31,45 @@ def free_ports(count):
     return ports
 
 
+RTE = ['RTE.py', '--epochs', '1', '--limit', '70', '--learning-rate', '1e-3', '--no-jit']
+IMDB = ['documents/IMDB.py', '--epochs', '1', '--limit', '36', '--learning-rate', '1e-3', '--maxlen', '32',
+        '--truncation', 'windows', '--windows-at-once', '5', '--combine', 'attention']
+
+
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
-    """{name: (folder of the run, what its process said)}: the same run on one device, on two, on two machines."""
+    """{name: (folder of the run, what its process said)}: the same runs on one device, on two, on two machines."""
     folder = tmp_path_factory.mktemp('devices')
     model = write_google(folder / 'model', random_variables('bert', SIZES), SIZES | WITHOUT_DROPOUT)
     workers = {'worker': [f'127.0.0.1:{port}' for port in free_ports(2)]}
     configs = [json.dumps({'cluster': workers, 'task': {'type': 'worker', 'index': i}}) for i in range(2)]
     started = {}
-    for name, code, tf_config in (('one', [], '{}'), ('two', ['-c', TWO_DEVICES], '{}'),
-                                  ('first', [], configs[0]), ('second', [], configs[1])):
+    for name, options, code, tf_config in (
+            ('one', RTE, [], '{}'), ('two', RTE, ['-c', TWO_DEVICES], '{}'), ('first', RTE, [], configs[0]),
+            ('second', RTE, [], configs[1]), ('windows-one', IMDB, [], '{}'),
+            ('windows-two', IMDB, ['-c', TWO_DEVICES], '{}')):
+        script, *options = options
         started[name] = subprocess.Popen(
-            [sys.executable, *code, config.ROOT / 'RTE.py', '--demo', '--model', model, '--dropout', '0', '--epochs',
-             '1', '--limit', '70', '--no-cache', '--eval-batch-size', '16', '--learning-rate', '1e-3', '--no-jit',
-             '--runs-dir', folder / name, '--results-dir', folder / name,
-             *([] if name == 'one' else ['--devices', 'all'])],
+            [sys.executable, *code, config.ROOT / script, '--demo', '--model', model, '--dropout', '0', *options,
+             '--no-cache', '--eval-batch-size', '16', '--runs-dir', folder / name, '--results-dir', folder / name,
+             *([] if name.endswith('one') else ['--devices', 'all'])],
             env=os.environ | {'TF_CONFIG': tf_config, 'PYTHONPATH': str(config.ROOT), 'CUDA_VISIBLE_DEVICES': '-1'},
             cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     found = {}
     for name, process in started.items():
         out, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-        found[name] = folder / name / 'RTE' / 'model-seed42', out
+        task = 'documents/IMDB' if name.startswith('windows') else 'RTE'
+        found[name] = folder / name / task / 'model-seed42', out
     return found
 
 
-@pytest.mark.parametrize('name', ['two', 'first'])
-def test_the_result_is_that_of_one_device(runs, name):
-    """70 examples in batches of 32: the last has 6, 3 on each device."""
-    assert 'on 2 devices, 16 examples' in runs[name][1]
-    folders = [runs[one][0] for one in ('one', name)]
+@pytest.mark.parametrize('alone, name, batch', [('one', 'two', 32), ('one', 'first', 32),
+                                              ('windows-one', 'windows-two', 16)])
+def test_the_result_is_that_of_one_device(runs, alone, name, batch):
+    """70 examples in batches of 32: the last has 6, 3 on each device. 36 long texts in batches of 16: it has 4."""
+    assert f'on 2 devices, {batch // 2} examples' in runs[name][1]
+    folders = [runs[one][0] for one in (alone, name)]
     one, two = (safetensors.numpy.load_file(folder / 'model.safetensors') for folder in folders)
     start = random_variables('bert', SIZES)
     moved = {key: np.abs(one[key] - start[key]).max() for key in one if key in start}
@@ -70,7 +79,8 @@ def test_the_result_is_that_of_one_device(runs, name):
     rows = [json.loads((folder / 'metrics.json').read_text())['best'] for folder in folders]
     assert rows[0]['accuracy'] == rows[1]['accuracy']
     assert rows[0]['loss'] == pytest.approx(rows[1]['loss'], rel=1e-5)
-    assert (folders[0] / 'RTE.tsv').read_text() == (folders[1] / 'RTE.tsv').read_text()
+    answers = 'IMDB.tsv' if alone == 'windows-one' else 'RTE.tsv'
+    assert (folders[0] / answers).read_text() == (folders[1] / answers).read_text()
 
 
 def test_one_machine_writes(runs):
