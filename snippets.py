@@ -15,7 +15,7 @@ from engine.launch import launch
 from engine.layers import Dropout
 from engine.optimizers import build_optimizer
 from engine.prediction import Predictor
-from engine.run import write_outputs, write_result
+from engine.run import say_shared, write_outputs, write_result, write_test_scores
 from engine.targets import Masked, PerRow, PerToken, Replaced
 from engine.tokens import tokenize
 from engine.training import train
@@ -24,7 +24,8 @@ __all__ = [
     'Corrupt', 'Dropout', 'Example', 'Made', 'Masked', 'Mean', 'PerRow', 'PerToken', 'Predictor',
     'Replaced', 'UserError', 'build_encoder', 'build_fresh_encoder', 'build_optimizer', 'classifier', 'data_file',
     'hidden_words', 'keras', 'launch', 'load_head', 'load_tsv', 'model_of', 'open_model', 'read_lines',
-    'replaced_tokens', 'splits', 'swap_pairs', 'tf', 'tokenize', 'train', 'use_xla', 'write_answers',
+    'replaced_tokens', 'say_shared', 'splits', 'swap_pairs', 'tf', 'tokenize', 'train', 'use_xla', 'write_answers',
+    'write_test_scores',
 ]
 
 # ---- TSV rows -------------------------------------------------------------------------------------------------------

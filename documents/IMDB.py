@@ -86,7 +86,7 @@ def main(knobs):
     best = snippets.train(knobs, model, data['train'], data['dev'], score, answers)     # the best epoch on dev
     if knobs.predict:
         outputs = best.predict(data['test'])
-        texts.keep_test_scores(knobs, data, score(outputs, data['test']))
+        snippets.write_test_scores(knobs, data, score(outputs, data['test']))
         snippets.write_answers(knobs, 'IMDB.tsv', data['test'].examples, outputs, answers(outputs, data['test']))
 
 

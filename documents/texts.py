@@ -12,17 +12,7 @@ import config
 import snippets
 from config import knob
 from engine.checkpoints import Made, model_of, open_model
-from engine.files import (
-    DAMAGED,
-    METRICS,
-    UserError,
-    open_tar_gz,
-    read_json,
-    run_folder,
-    show_value,
-    write_file,
-    write_json,
-)
+from engine.files import DAMAGED, UserError, open_tar_gz, write_file
 from engine.vocabulary import say_once
 from engine.windows import AttentionOver, EachWindow, MaximumOver
 from snippets import keras
@@ -119,7 +109,7 @@ def part(knobs, examples, split):
                         f'{knobs.dev_share:g} with all labels ({error}).') from error
     if split == 'dev':
         print(f'dev: {len(dev):,} of {len(examples):,} training rows. The test rows are used at the end alone.')
-        say_shared('dev', dev, train)
+        snippets.say_shared('dev', dev, train)
         return sorted(dev, key=place)
     if 0 < knobs.limit < len(train):
         train = resample(train, replace=False, n_samples=knobs.limit, random_state=knobs.split_seed,
@@ -129,22 +119,6 @@ def part(knobs, examples, split):
 
 def place(example):
     return example.index
-
-
-def say_shared(name, examples, train):
-    """Say how many texts of these examples are training texts, too."""
-    texts, train_texts = ({(example.text_a, example.text_b) for example in some} for some in (examples, train))
-    if shared := len(texts & train_texts):
-        print(f'Note: {shared} of {len(texts):,} different {name} texts are training texts, too.')
-
-
-def keep_test_scores(knobs, data, metrics):
-    """Say the scores on the test rows, {metric: value}, and keep them in the run's metrics.json."""
-    path = run_folder(knobs) / METRICS
-    write_json(path, read_json(path) | {'test': metrics})
-    shown = ', '.join(f'{name} {show_value(value)}' for name, value in metrics.items())
-    print(f'test, predicted once, by the best epoch on dev: {shown}')
-    say_shared('test', data['test'].examples, data['train'].examples)
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------

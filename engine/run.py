@@ -270,6 +270,22 @@ def write_result(knobs, name, text):
     print(f'{rows} test predictions: {path}')
 
 
+def say_shared(name, examples, train):
+    """Say how many texts of these examples are training texts, too."""
+    texts, train_texts = ({(example.text_a, example.text_b) for example in some} for some in (examples, train))
+    if shared := len(texts & train_texts):
+        print(f'Note: {shared} of {len(texts):,} different {name} texts are training texts, too.')
+
+
+def write_test_scores(knobs, data, metrics):
+    """Say the scores on the test rows, {metric: value}, and keep them in the run's metrics.json."""
+    path = run_folder(knobs) / METRICS
+    write_json(path, read_json(path) | {'test': metrics})
+    shown = ', '.join(f'{name} {show_value(value)}' for name, value in metrics.items())
+    print(f'test, predicted once, by the best epoch on dev: {shown}')
+    say_shared('test', data['test'].examples, data['train'].examples)
+
+
 def finish(folder):
     """Mark the run as finished, when everything that is left of it is on the disk."""
     metrics = read_json(folder / METRICS)
