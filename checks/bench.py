@@ -46,6 +46,7 @@ import config  # and nothing that imports TensorFlow: this process only waits
 from config import knob
 from engine.console import markdown_table, words_and_options
 from engine.files import UserError, status_of, write_file, write_json
+from tools.many_runs import family_of, with_knobs
 
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 PADS = ('longest', 'max')
@@ -276,11 +277,7 @@ def settle(arguments):
     """The tool's own options, the knobs of the command line, and the work: [{'name', 'script', 'length'}]."""
     tasks, rest = words_and_options(arguments)
     names = [name_of(task) for task in tasks]
-    families = {knobs_of(name) for name in names} or {config.Knobs}
-    if len(families) > 1:
-        raise UserError(f'{" ".join(tasks)}: their scripts have different options. Measure them one after the other.')
-    family, = families
-    both = dataclasses.dataclass(type('Both', (Options, family), {}))       # where both have a knob, that of Options
+    both = with_knobs(Options, family_of(names))
     given = config.parse_args(both(), 'python -m checks.bench', __doc__, rest)
     own = {field.name for field in dataclasses.fields(Options)} - {'model'}
     options = Options(**{name: value for name, value in given.items() if name in own})
@@ -325,14 +322,6 @@ def name_of(task):
         hint = f' Did you mean {close[0]}?' if close else ''
         raise UserError(f'{task}: none of the tasks {", ".join(config.TASKS)}.{hint}')
     return name
-
-
-def knobs_of(script):
-    """The class of a script's knobs: the nine's, or that of its family."""
-    if script in config.TASKS:
-        return config.Knobs
-    from tools.runs import load_script  # imports TensorFlow, which the nine do not need here
-    return type(load_script(script).knobs)
 
 
 def some_of(option, text, choices):

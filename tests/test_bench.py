@@ -147,7 +147,6 @@ def test_what_a_process_says(tmp_path):
     (['CoLA', '--demo', '--peer', 'PYTHON'], 'it has no torch and no transformers'),
     (['--length', '32,x'], 'numbers from 8 to 512'),
     (['--length', '64', '--maxlen', '32'], 'numbers from 8 to 32'),
-    (['CoLA', 'documents/IMDB'], 'their scripts have different options'),
     (['documents/IMDB', '--truncation', 'windows', '--peer', 'PYTHON'], 'nothing like --truncation windows'),
     (['--demo', '--json', 'nowhere/x.json'], 'its folder does not exist')])
 def test_bad_input(options, message, tmp_path, capsys):

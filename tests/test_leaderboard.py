@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 import config
-from tools import leaderboard, many_runs
+from tools import leaderboard, many_runs, published
 
 # Does with its folder what the scripts do, says in the diary what it does, takes its scores from a file.
 STUB = '''
@@ -117,7 +117,8 @@ def test_statistics():
     best, last = 100 * scores.max(1), 100 * scores[:, 1]
     assert one['metrics']['a'].pop('values') == pytest.approx(best)
     assert one['metrics']['a'] == pytest.approx({
-        'median': np.median(best), 'max': 70, 'std': np.std(best, ddof=1), 'last_median': np.median(last)})
+        'median': np.median(best), 'mean': best.mean(), 'max': 70, 'std': np.std(best, ddof=1),
+        'last_median': np.median(last)})
     assert list(one['metrics']) == ['a', 'b']
     assert (one['seeds'], one['best_seed'], one['minutes']) == ([3, 4, 5, 6], 4, 4)
 
@@ -125,12 +126,13 @@ def test_statistics():
     assert (alone['a']['median'], alone['a']['std']) == (50, None)
     # a score that is not defined is the lowest: it is not left out
     some = leaderboard.summarize([make_run('STSB', 1, None), make_run('STSB', 2, 0.8), make_run('STSB', 3, 0.9)])
-    assert some['metrics']['a'] == {'median': 80, 'max': 90, 'std': None, 'last_median': 80, 'values': [None, 80, 90]}
+    assert some['metrics']['a'] == {'median': 80, 'mean': None, 'max': 90, 'std': None, 'values': [None, 80, 90],
+                                    'last_median': 80}
     all_undefined = {'STSB': leaderboard.summarize([make_run('STSB', 1, None), make_run('STSB', 2, None)])}
-    published = leaderboard.nearest('bert-base-uncased')
-    assert '| STSB | a | **undefined** | undefined |  | undefined | 2 | 2.0 |' in \
-        leaderboard.markdown(all_undefined, published)
-    assert leaderboard.plot('', all_undefined, published)[:4] == b'\x89PNG'
+    others = published.nearest('bert-base-uncased')
+    assert '| STSB | a | **undefined** | undefined | undefined |  | undefined | 2 | 2.0 |' in \
+        leaderboard.markdown(all_undefined, others)
+    assert leaderboard.plot('', all_undefined, others)[:4] == b'\x89PNG'
 
 
 def test_runs_at_a_time_and_what_they_leave(here, capsys):
@@ -152,7 +154,7 @@ def test_runs_at_a_time_and_what_they_leave(here, capsys):
     assert results == {'CoLA.tsv': 'seed 1', 'RTE.tsv': 'seed 1'}
     assert f'{Path("results/CoLA.tsv")}: of seed 1, on dev the best of 3: mcc 40.0\n' in said
     table = (here / 'runs' / 'leaderboard-electra_small.md').read_text()
-    assert '| CoLA | mcc | **35.0** | 40.0 | 10.4 | 30.0 | 3 | 2.0 | 57.0 | 56.6 |\n' in table
+    assert '| CoLA | mcc | **35.0** | 31.7 | 40.0 | 10.4 | 30.0 | 3 | 2.0 | 57.0 | 56.6 |\n' in table
     assert 'google-research/electra' in table
     assert table in said
     numbers = json.loads((here / 'runs' / 'leaderboard-electra_small.json').read_text())
@@ -179,7 +181,7 @@ def test_failed_runs_are_shown_and_the_others_go_on(here, capsys):
     assert 'CoLA seed 1 failed, exit status 2. r/CoLA/bert-base-uncased-seed1.log:\n  Traceback:\n  out of luck\n' \
         in captured.out
     assert captured.err == 'error: CoLA seed 1 failed: r/CoLA/bert-base-uncased-seed1.log\n'
-    assert '| **30.0** | 30.0 |  | 30.0 | 1 |' in captured.out
+    assert '| **30.0** | 30.0 | 30.0 |  | 30.0 | 1 |' in captured.out
     assert 'These scores mean nothing' in captured.out
     assert 'published' not in captured.out      # a comparison would say nothing either
     assert (here / 'results/demo/CoLA.tsv').read_text() == 'seed 2'     # never over the real ones
@@ -343,7 +345,7 @@ def test_the_live_table():
 
 
 def test_published_rows():
-    titles = {model: list(leaderboard.nearest(model)) for model in (
+    titles = {model: list(published.nearest(model)) for model in (
         'bert-base-uncased', 'runs/MNLI/electra-base-seed1', 'distilbert-base-uncased', 'minilm')}
     assert titles == {
         'bert-base-uncased': ['BERT-base cased, transformers', 'BERT-base uncased, DistilBERT'],
@@ -351,7 +353,19 @@ def test_published_rows():
         'distilbert-base-uncased': ['BERT-base cased, transformers', 'BERT-base uncased, DistilBERT',
                                     'DistilBERT uncased'],
         'minilm': ['BERT-base cased, transformers']}
-    assert leaderboard.nearest('electra-large')['ELECTRA-large, Google'][1]['STSB spearman'] == 92.6
+    assert published.nearest('electra-large')['ELECTRA-large, Google'][1]['STSB spearman'] == 92.6
     names = [f'{script} {metric}' for script, task in config.TASKS.items() for metric in task.metrics]
-    assert list(leaderboard.PUBLISHED[0][3]) == names
-    assert all(set(scores) <= set(names) for *_, scores in leaderboard.PUBLISHED)
+    assert list(published.GLUE[0][3]) == names
+    assert all(set(scores) <= set(names) for *_, scores in published.GLUE)
+
+
+def test_published_rows_of_chinese_tasks():
+    for model, title in (('chinese-electra-small-ex', 'ELECTRA-small-ex, HFL, best of 10'),
+                         ('hfl/chinese_electra_180g_base', 'ELECTRA-180g-base, HFL, best of 10'),
+                         ('bert-base-chinese', 'BERT-base, HFL, best of 10'), ('mine', 'BERT-base, HFL, best of 10')):
+        assert next(iter(published.nearest(model, ['chinese/BQ', 'chinese/XNLI']))) == title
+    best, means = (scores for _, scores in published.nearest('electra-small', ['chinese/BQ']).values())
+    assert (best['chinese/BQ test accuracy'], means['chinese/BQ test accuracy']) == (82.0, 81.7)
+    assert (best['chinese/XNLI accuracy'], means['chinese/LCQMC accuracy']) == (73.3, 86.3)
+    assert published.nearest('bert-base-chinese', ['chinese/BQ', 'documents/TREC']) == {}
+    assert all(len(scores) == 8 for _, *both in published.CHINESE.values() for scores in both if scores)

@@ -39,7 +39,7 @@ def plain_scripts(tasks):
 
 def copied_scripts(tasks, folder):
     """{task: its script in a copy of the project}, so that an edit during a long command changes nothing."""
-    copy_project(folder)
+    copy_project(folder, tasks)
     return {task: folder / f'{task}.py' for task in tasks}
 
 
@@ -56,16 +56,16 @@ def check_name(name):
                         'means the runs without one.')
 
 
-def parse_options(text):
-    """The options of an idea, '--layer-decay 0.9', as {knob: value}. Raises UserError; exits with status 2 as a script
-    would."""
+def parse_options(text, family=config.Knobs):
+    """The options of an idea, '--layer-decay 0.9', as {knob: value}; family: the class of the knobs. Raises UserError;
+    exits with status 2 as a script would."""
     try:
         words = shlex.split(text)
     except ValueError as error:
         raise UserError(f'--options {text}: {error}.') from error
     if not words:
         raise UserError("--options: it is empty. Write it like this: --options='--layer-decay 0.9'.")
-    given = config.parse_args(config.Knobs(labels=('0', '1')), '--options', None, words)
+    given = config.parse_args(family(labels=('0', '1')), '--options', None, words)
     for name in SHARED:
         if name in given:
             raise UserError(f'--options {text}: --{name.replace("_", "-")} is of both sides: give it to the command '
@@ -95,9 +95,9 @@ def patched_scripts(patch, text, tasks, scratch):
 
 
 def patched_script(patch, text, task, folder):
-    copy_project(folder)
-    names = re.findall(r'^--- .*\n\+\+\+ [^/\s]+/(\w+)\.py\b', text, re.MULTILINE)
-    scripts = [name for name in names if name in config.TASKS]
+    copy_project(folder, [task])
+    names = re.findall(r'^--- .*\n\+\+\+ [^/\s]+/([\w/]+)\.py\b', text, re.MULTILINE)
+    scripts = [name for name in names if is_script(name)]
     if len(scripts) == 1:       # a patch of CoLA.py is meant for the other scripts, too
         text = text.replace(scripts[0], task)
     try:
@@ -108,10 +108,17 @@ def patched_script(patch, text, task, folder):
     if done.returncode:
         raise UserError(f'--idea {patch} does not fit {task}.py: {done.stderr.strip().splitlines()[0]}. It must be a '
                         f'patch of this version; name the tasks that it fits.')
-    modules = [path for path in folder.rglob('*.py') if path.stem not in config.TASKS]
+    modules = [path for path in folder.rglob('*.py')
+               if not is_script(path.relative_to(folder).with_suffix('').as_posix())]
     if all(is_as_it_was(path, folder) for path in (folder / f'{task}.py', *modules)):
         raise UserError(f'--idea {patch} changes nothing that makes a run of {task}.py. Name the tasks that it is for.')
     return folder / f'{task}.py'
+
+
+def is_script(name):
+    """Whether this is the name of a task: CoLA, chinese/LCQMC."""
+    path = config.ROOT / f'{name}.py'
+    return name in config.TASKS or '/' in name and path.is_file() and 'snippets.launch(' in path.read_text()
 
 
 def is_as_it_was(path, folder):
@@ -119,10 +126,10 @@ def is_as_it_was(path, folder):
     return original.is_file() and filecmp.cmp(path, original, shallow=False)
 
 
-def copy_project(folder):
-    """A copy of the code that makes a run."""
+def copy_project(folder, tasks):
+    """A copy of the code that makes runs of these tasks."""
     folder.mkdir(parents=True)
     for path in config.ROOT.glob('*.py'):
         shutil.copy(path, folder)
-    for package in ('engine', 'tools'):
+    for package in {'engine', 'tools', *(task.split('/')[0] for task in tasks if '/' in task)}:
         shutil.copytree(config.ROOT / package, folder / package, ignore=shutil.ignore_patterns('__pycache__'))

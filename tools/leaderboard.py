@@ -3,6 +3,7 @@
     uv run -m tools.leaderboard --model electra-small                   # all tasks, seeds 1 to 5
     uv run -m tools.leaderboard CoLA RTE --seeds 3 --first-seed 4 --epochs 5 --data-dir /data/glue
     uv run -m tools.leaderboard --demo --seeds 2                        # no data, no weights to fetch
+    uv run -m tools.leaderboard chinese --model chinese-electra-180g-small      # all scripts of a folder
     uv run -m tools.leaderboard CoLA RTE --seeds 8 --idea ideas/r_drop.patch        # does it help?
     uv run -m tools.leaderboard CoLA --seeds 8 --options='--layer-decay 0.9'        # options can be an idea, too
     uv run -m tools.leaderboard RTE MRPC STSB --seeds 8 --transfer      # and does it help to train on MNLI first?
@@ -13,7 +14,8 @@ are as many; --jobs says otherwise. The longest tasks come first.
 
 The same command again goes on: finished runs are not run again. What a run prints is in its folder's name with .log.
 At the end, of the runs of this command: RUNS_DIR/leaderboard-MODEL.md, .json (in percent) and .png; and in results/ the
-test predictions of the best seed of each task, by its dev score, for tools.submission.
+test predictions of the best seed of each task, by its dev score, for tools.submission. Scores on test are shown where
+its labels are public.
 
 With an idea, the baseline and the idea run with the same seeds, and tools.compare has the last word. A patch is applied
 to copies of the scripts, never to the scripts themselves; one of CoLA.py is meant for all. The idea's runs are named
@@ -27,6 +29,7 @@ import contextlib
 import dataclasses
 import io
 import math
+import re
 import statistics
 import sys
 import tempfile
@@ -44,54 +47,22 @@ from tools.ideas import (
     check_name,
     copied_scripts,
     idea_name,
+    is_script,
     keep_patch,
     parse_options,
     patched_scripts,
     plain_scripts,
     read_patch,
 )
-from tools.many_runs import Run, by_task, make_slots, seconds, show_scores, work
-
-TRANSFORMERS = 'https://github.com/huggingface/transformers/tree/main/examples/pytorch/text-classification'
-DISTILBERT = 'https://github.com/huggingface/transformers/tree/v4.40.0/examples/research_projects/distillation'
-GOOGLE = 'https://github.com/google-research/electra#expected-results'
-LONEPATIENT = 'https://github.com/lonePatient/electra_pytorch#result'
-# What others have published, in percent on dev: (what the model's name contains, title, source, scores)
-PUBLISHED = [
-    # One seed; 3 epochs, MRPC and WNLI 5.
-    ('bert-base', 'BERT-base cased, transformers', TRANSFORMERS, {
-        'CoLA mcc': 56.53, 'SST2 accuracy': 92.32, 'MRPC f1': 88.85, 'MRPC accuracy': 84.07, 'STSB pearson': 88.64,
-        'STSB spearman': 88.48, 'QQP f1': 87.49, 'QQP accuracy': 90.71, 'MNLI accuracy_m': 83.91,
-        'MNLI accuracy_mm': 84.10, 'QNLI accuracy': 90.66, 'RTE accuracy': 65.70, 'WNLI accuracy': 56.34}),
-    # Medians of 5 seeds (arXiv 1910.01108). Of MRPC, STS-B, QQP and MNLI it does not say which metric: left out.
-    ('bert-base', 'BERT-base uncased, DistilBERT', DISTILBERT, {
-        'CoLA mcc': 56.3, 'SST2 accuracy': 92.7, 'QNLI accuracy': 91.8, 'RTE accuracy': 69.3, 'WNLI accuracy': 53.5}),
-    ('distilbert', 'DistilBERT uncased', DISTILBERT, {
-        'CoLA mcc': 51.3, 'SST2 accuracy': 91.3, 'QNLI accuracy': 89.2, 'RTE accuracy': 59.9, 'WNLI accuracy': 56.3}),
-    # Medians over many seeds.
-    ('electra-small', 'ELECTRA-small, Google', GOOGLE, {
-        'CoLA mcc': 57.0, 'SST2 accuracy': 91.2, 'MRPC accuracy': 88.0, 'STSB spearman': 87.5, 'QQP accuracy': 89.0,
-        'MNLI accuracy_m': 81.3, 'QNLI accuracy': 88.4, 'RTE accuracy': 66.7}),
-    ('electra-base', 'ELECTRA-base, Google', GOOGLE, {
-        'CoLA mcc': 67.7, 'SST2 accuracy': 95.1, 'MRPC accuracy': 89.5, 'STSB spearman': 91.2, 'QQP accuracy': 91.5,
-        'MNLI accuracy_m': 88.8, 'QNLI accuracy': 93.2, 'RTE accuracy': 82.7}),
-    ('electra-large', 'ELECTRA-large, Google', GOOGLE, {
-        'CoLA mcc': 69.1, 'SST2 accuracy': 96.9, 'MRPC accuracy': 90.8, 'STSB spearman': 92.6, 'QQP accuracy': 92.4,
-        'MNLI accuracy_m': 90.9, 'QNLI accuracy': 95.0, 'RTE accuracy': 88.0}),
-    ('electra-small', 'ELECTRA-small, lonePatient', LONEPATIENT, {
-        'CoLA mcc': 56.6, 'SST2 accuracy': 90.5, 'STSB pearson': 87.6}),
-    ('electra-base', 'ELECTRA-base, lonePatient', LONEPATIENT, {
-        'CoLA mcc': 67.8, 'SST2 accuracy': 94.2, 'STSB pearson': 91.1}),
-    ('electra-large', 'ELECTRA-large, lonePatient', LONEPATIENT, {
-        'CoLA mcc': 71.1, 'SST2 accuracy': 95.8, 'STSB pearson': 92.4}),
-]
+from tools.many_runs import Run, by_task, family_of, make_slots, seconds, show_scores, with_knobs, work
+from tools.published import nearest
 
 MARKERS = 'Dsv'         # in the figure, of the published scores: at most three of a model
 
 
 @dataclasses.dataclass
-class Options(config.Knobs):
-    """The scripts' options, and this tool's own."""
+class Options:
+    """This tool's own options, beside those of the scripts."""
     seeds: int = config.knob(5, 'runs of every task', 1, 1000)
     first_seed: int = config.knob(1, 'the first run has this seed, the next one more', 0, 2**30)
     jobs: int = config.knob(0, 'runs at a time; 0: as many as fit', 0, 1000)
@@ -118,27 +89,22 @@ def summarize(runs):
     def number(value):
         return value if math.isfinite(value) else None
 
-    def statistics_of(name):
-        best = [percent(run.best[name]) for run in runs]
-        last = [percent(run.rows[-1][name]) for run in runs]
-        several = len(best) > 1 and all(map(math.isfinite, best))
-        return {'median': number(statistics.median(best)), 'max': number(max(best)),
-                'last_median': number(statistics.median(last)), 'std': statistics.stdev(best) if several else None,
-                'values': [number(value) for value in best]}
+    def statistics_of(scores):
+        values = list(map(percent, scores))
+        finite = all(map(math.isfinite, values))
+        return {'median': number(statistics.median(values)), 'mean': statistics.mean(values) if finite else None,
+                'max': number(max(values)), 'std': statistics.stdev(values) if finite and len(values) > 1 else None,
+                'values': [number(value) for value in values]}
 
-    return {'seeds': [run.seed for run in runs], 'best_seed': best_run(runs).seed,
-            'minutes': statistics.median(sum(map(seconds, run.rows)) for run in runs) / 60,
-            'metrics': {name: statistics_of(name) for name in metric_names(runs[0].best)}}
-
-
-def nearest(model):
-    """{title: (source, {'CoLA mcc': percent, ...})} of what is published about this model, else about BERT-base.
-
-    DistilBERT's name contains its teacher's, which is shown beside it.
-    """
-    name = model.lower().replace('_', '-')
-    rows = [row for row in PUBLISHED if row[0] in name] or PUBLISHED[:1]
-    return {title: (source, scores) for _, title, source, scores in rows}
+    metrics = {}
+    for name in metric_names(runs[0].best):
+        last = statistics.median(percent(run.rows[-1][name]) for run in runs)
+        metrics[name] = statistics_of(run.best[name] for run in runs) | {'last_median': number(last)}
+    for name in runs[0].test:
+        if all(name in run.test for run in runs):
+            metrics[f'test {name}'] = statistics_of(run.test[name] for run in runs)
+    return {'seeds': [run.seed for run in runs], 'best_seed': best_run(runs).seed, 'metrics': metrics,
+            'minutes': statistics.median(sum(map(seconds, run.rows)) for run in runs) / 60}
 
 
 def markdown(summary, published):
@@ -152,11 +118,12 @@ def markdown(summary, published):
         for name, figures in of_task['metrics'].items():
             deviation = '' if figures['std'] is None else number(figures['std'])
             others = [scores.get(f'{task} {name}', '') for _, scores in published.values()]
-            rows.append([about[0], name, f'**{number(figures["median"])}**', number(figures['max']), deviation,
-                         number(figures['last_median']), *about[1:], *others])
+            last = number(figures['last_median']) if 'last_median' in figures else ''      # not of test
+            rows.append([about[0], name, f'**{number(figures["median"])}**', number(figures['mean']),
+                         number(figures['max']), deviation, last, *about[1:], *others])
             about = ['', '', '']
-    return markdown_table(['task', 'metric', 'median', 'max', 'std', 'last epoch, median', 'seeds', 'minutes a run',
-                           *published], rows)
+    return markdown_table(['task', 'metric', 'median', 'mean', 'max', 'std', 'last epoch, median', 'seeds',
+                           'minutes a run', *published], rows)
 
 
 def plot(title, summary, published):
@@ -183,7 +150,7 @@ def plot(title, summary, published):
         panel.grid(axis='y', alpha=0.3)
     labels = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))
     figure.suptitle(title)
-    figure.supylabel('dev score')
+    figure.supylabel('score')
     figure.legend(labels.values(), labels, loc='lower center', ncols=len(labels) if columns > 3 else 2, frameon=False)
     figure.tight_layout(rect=(0, 0.7 / (3.1 * rows + 1), 1, 1))
     png = io.BytesIO()
@@ -200,12 +167,13 @@ def report(knobs, options, runs):
     """Write the table, the numbers and the figure, and the best runs' test predictions; print what they are."""
     model = Path(knobs.model).resolve().name
     summary = {task: summarize(task_runs) for task, task_runs in by_task(runs).items()}
-    published = {} if knobs.demo else nearest(model)        # they are other data's
+    published = {} if knobs.demo else nearest(model, summary)       # they are other data's
     machines = ' and '.join(sorted({machine(run.settings) for run in runs}))
+    of_glue = 'GLUE, d' if set(summary) <= set(config.TASKS) else 'D'
     notes = ['Demo: made-up data. These scores mean nothing.'] if knobs.demo else []
     notes += [
-        'GLUE, dev. Best epoch of each run, chosen by the metric (the mean where there are two). Minutes: training and '
-        f'scoring dev ({machines}).', f'Options: {" ".join(options)}',
+        f'{of_glue}ev. Best epoch of each run, chosen by the metric (the mean where there are two). Minutes: training '
+        f'and scoring dev ({machines}).', f'Options: {" ".join(options)}',
         *(f'{title}: published, {source}' for title, (source, _) in published.items())]
     title = f'# {model} {knobs.name}'.strip()
     text = '\n'.join([title, '', markdown(summary, published), *(f'- {note}' for note in notes)]) + '\n'
@@ -246,33 +214,47 @@ def main(argv=None):
 
 
 def run(argv):
-    names, rest = words_and_options(argv)
-    given = config.parse_args(Options(), 'python -m tools.leaderboard', __doc__, rest)
-    if unknown := [name for name in names if name not in config.TASKS]:
-        raise UserError(f'no task {unknown[0]}; there are {", ".join(config.TASKS)}.')
+    words, rest = words_and_options(argv)
+    names = [task for word in words for task in tasks_of(word)]
+    family = family_of(names)
+    options = with_knobs(Options, family)
+    given = config.parse_args(options(), 'python -m tools.leaderboard', __doc__, rest)
     if 'seed' in given:
         raise UserError('not --seed, but --seeds (how many) and --first-seed (from where).')
     if 'fresh' in given:
         given['fresh'] = '--fresh' in argv      # not because of --demo: a demo can be gone on with as well
-    knobs = Options(**given)
     with tempfile.TemporaryDirectory() as scratch:
-        return Leaderboard(knobs, given, names, Path(scratch)).run()
+        return Leaderboard(options(**given), family, given, names, Path(scratch)).run()
+
+
+def tasks_of(word):
+    """The tasks that a word means: one, or all of a folder. Raises UserError."""
+    if is_script(word):
+        return [word]
+    folder = config.ROOT / word
+    names = [f'{word}/{path.stem}' for path in sorted(folder.glob('*.py'))] if re.fullmatch(r'\w+', word) else []
+    if scripts := [name for name in names if is_script(name)]:
+        return scripts
+    raise UserError(f'no task {word}; there are {", ".join(config.TASKS)}.')
 
 
 class Leaderboard:
     """All runs of a command, of its one side or its two."""
 
-    def __init__(self, knobs, given, names, scratch):
-        self.knobs = knobs
+    def __init__(self, knobs, family, given, names, scratch):
+        """knobs: of this tool and the scripts; family: the class of the scripts'; given: {name: value} of all that the
+        command line sets."""
+        self.knobs, self.family = knobs, family
         self.given = {name: value for name, value in given.items()
-                      if name in config.Knobs.__dataclass_fields__ and name not in ('name', 'results_dir')}
+                      if name in family.__dataclass_fields__ and name not in ('name', 'results_dir')}
         names = names or (TRANSFER_TASKS if knobs.transfer else config.TASKS)
-        tasks = sorted(names, key=lambda task: config.TASKS[task].million_tokens, reverse=True)
+        tasks = sorted(names, key=config.million_tokens, reverse=True)
         self.tasks = list(dict.fromkeys(tasks))
         self.seeds = range(knobs.first_seed, knobs.first_seed + knobs.seeds)
         self.notes = []         # for the comparison
         self.idea = self.make_idea(scratch)
-        of_baseline = copied_scripts(config.TASKS, scratch / 'baseline') if self.idea else plain_scripts(config.TASKS)
+        tasks = [*config.TASKS, *self.tasks]
+        of_baseline = copied_scripts(tasks, scratch / 'baseline') if self.idea else plain_scripts(tasks)
         self.baseline = Side('', {}, of_baseline)
 
     def make_idea(self, scratch):
@@ -288,7 +270,7 @@ class Leaderboard:
             return Side(knobs.name or TRANSFER, {}, copied_scripts(self.transfer_tasks(), scratch / 'idea'))
         if not knobs.idea and not knobs.options:
             return Side(knobs.name, {}, copied_scripts(self.tasks, scratch / 'idea')) if knobs.name else None
-        given = parse_options(knobs.options) if knobs.options else {}
+        given = parse_options(knobs.options, self.family) if knobs.options else {}
         name = knobs.name or idea_name(knobs.idea, knobs.options)
         check_name(name)
         if not knobs.idea:

@@ -43,6 +43,7 @@ class Run:
     log_start: int = 0              # bytes that were in the log before
     rows: list = ()                 # of the epochs that have ended, as in metrics.json
     best: dict = None               # one of them
+    test: dict = dataclasses.field(default_factory=dict)    # scores on a test set with public labels
     settings: dict = None           # config.json
 
     def __str__(self):
@@ -55,6 +56,27 @@ class Run:
     @property
     def log(self):
         return self.folder.with_name(f'{self.folder.name}.log')     # beside: training clears the folder
+
+
+# ---- The scripts' options -------------------------------------------------------------------------------------------
+
+
+def knobs_class(task):
+    if task in config.TASKS:
+        return config.Knobs
+    from tools.runs import load_script  # imports TensorFlow, which the nine do not need here
+    return type(load_script(task).knobs)
+
+
+def family_of(tasks):
+    """The class of the knobs that all of these scripts have."""
+    classes = [knobs_class(task) for task in tasks] or [config.Knobs]
+    return next(one for one in classes[0].__mro__ if all(issubclass(other, one) for other in classes))
+
+
+def with_knobs(options, family):
+    """A dataclass of a tool's own options and the scripts' knobs; where both have one, it is the tool's."""
+    return dataclasses.dataclass(type('Both', (options, family), {}))
 
 
 # ---- The machine ----------------------------------------------------------------------------------------------------
@@ -98,13 +120,17 @@ def make_slots(jobs, runs, devices='one'):
 
 def start(run, slot, scratch):
     run.folder.parent.mkdir(parents=True, exist_ok=True)
+    # A script in a folder finds the modules of its own copy of the project.
+    root = str(Path(run.script).parents[run.task.count('/')])
+    path = os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))
     command = [sys.executable, str(run.script), *run.options, f'--seed={run.seed}',
                f'--results-dir={scratch}/{run.folder.parent.name}-{run.folder.name}']   # seeds would overwrite others'
     with open(run.log, 'ab') as log:
         run.state, run.slot, run.log_start, run.started = 'running', slot, log.tell(), time.time()
         # A session of its own: Ctrl-C reaches it through stop(), and stop() reaches whatever it has started.
         run.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                       env=os.environ | slot, start_new_session=True)
+                                       env=os.environ | slot | {'PYTHONPATH': path},
+                                       start_new_session=True)
 
 
 def look(run, say):
@@ -115,7 +141,7 @@ def look(run, say):
         if status == 0 or path.stat().st_mtime > run.started:
             metrics = json.loads(path.read_text())
             run.settings = json.loads((run.folder / 'config.json').read_text())
-            run.rows, run.best = metrics['epochs'], metrics['best']
+            run.rows, run.best, run.test = metrics['epochs'], metrics['best'], metrics.get('test', {})
     if len(run.rows) > known and path.stat().st_mtime > run.started:
         say(f'{run}: epoch {len(run.rows)}/{run.settings["knobs"]["epochs"]}, {show_scores(run.rows[-1])}')
     if status == 0 and metrics['finished']:
@@ -193,8 +219,9 @@ def show_scores(row):
 
 
 def by_task(runs):
-    """{task: its runs}, both in order."""
-    tasks = {task: [run for run in runs if run.task == task] for task in config.TASKS}
+    """{task: its runs}: GLUE's in its order, then the others by name."""
+    others = sorted({run.task for run in runs} - set(config.TASKS))
+    tasks = {task: [run for run in runs if run.task == task] for task in [*config.TASKS, *others]}
     return {task: task_runs for task, task_runs in tasks.items() if task_runs}
 
 
@@ -213,7 +240,7 @@ def time_left(wanted, runs, jobs):
     known = {run: run.settings['knobs']['epochs'] * statistics.mean(map(seconds, run.rows)) for run in runs if run.rows}
     if not known:
         return '?'
-    pace = statistics.mean(duration / config.TASKS[run.task].million_tokens for run, duration in known.items())
+    pace = statistics.mean(duration / config.million_tokens(run.task) for run, duration in known.items())
     left = [0]
     for run in wanted:
         if run.state not in ('waiting', 'running'):
@@ -224,7 +251,7 @@ def time_left(wanted, runs, jobs):
         elif same_task:
             duration = statistics.mean(same_task)
         else:
-            duration = pace * config.TASKS[run.task].million_tokens
+            duration = pace * config.million_tokens(run.task)
         passed = time.time() - run.started if run.process else 0
         left.append(max(0, duration - passed))
     return str(datetime.timedelta(seconds=round(max(sum(left) / jobs, *left))))
