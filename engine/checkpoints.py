@@ -114,7 +114,8 @@ class Checkpoint:
         if self.own_recipe in config.RECIPES:
             return self.own_recipe
         if self.family == 'electra':
-            return 'electra-large' if self.config['hidden_size'] >= 1024 else 'electra'
+            size = self.config['hidden_size']
+            return 'electra-large' if size >= 1024 else 'electra' if size > 256 else 'electra-small'
         if self.pooling == 'mean' and self.config['hidden_size'] <= 384:
             return 'minilm'
         return 'bert-small' if self.config['hidden_size'] < 768 else 'bert'

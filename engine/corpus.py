@@ -26,7 +26,7 @@ import tokenizers
 
 from engine.console import progress_bar
 from engine.files import ABANDONED, UserError, each_line, read_json, whole_folder, write_json
-from engine.vocabulary import CHUNK
+from engine.vocabulary import CHUNK, LARGEST_UNKNOWN
 
 FORMAT = 1          # of these files; a new number makes the old ones useless
 DOCUMENTS = {       # what ends a document
@@ -154,7 +154,7 @@ def load_corpus(cache, vocabulary, files, documents='blank', columns=(), segment
     unknown = corpus.about['unknown'] / len(corpus.ids)
     print(f'{len(files)} files: {len(corpus.documents):,} documents, {len(corpus.lines):,} lines, '
           f'{len(corpus.ids):,} tokens, {100 * unknown:.2f} % of them [UNK]')
-    if unknown > 0.05:
+    if unknown > LARGEST_UNKNOWN:
         print('Note: of more than 5 % of the tokens the model sees only [UNK]: the vocabulary lacks what these texts '
               'are written in. Make one of your own: uv run pretraining/vocabulary.py')
     return corpus

@@ -12,7 +12,7 @@ from engine.backend import tf
 from engine.checkpoints import open_model
 from engine.files import UserError
 from engine.targets import PerRow
-from engine.vocabulary import cut_or_kept, cut_texts, load_vocabulary
+from engine.vocabulary import LARGEST_UNKNOWN, cut_or_kept, cut_texts, load_vocabulary, say_once
 from engine.windows import InWindows
 
 PAIR = (tf.TensorSpec((None, None), tf.int32),) * 2     # token ids and segment ids
@@ -126,12 +126,19 @@ def tokenize(knobs, examples, offsets=False, **cut):
     as InWindows; where no stride is given, a window begins where the one before it ends.
 
     offsets: keep the place of each token in its text, for Tokens.row(). keep, stride and joined are knobs.cut unless
-    they are given. Raises UserError for a stride that would skip text, and where windows have no room.
+    they are given. Says so where the vocabulary does not fit. Raises UserError for a stride that would skip text, and
+    where windows have no room.
     """
     checkpoint = open_model(knobs.model, knobs.model_dir)
     vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size'])
     cache = Path(knobs.cache_dir) if knobs.cache else None
-    return make_rows(vocabulary, knobs.maxlen, examples, knobs.labels, cache, offsets, **knobs.cut | cut)
+    rows = make_rows(vocabulary, knobs.maxlen, examples, knobs.labels, cache, offsets, **knobs.cut | cut)
+    ids = (rows.windows if isinstance(rows, InWindows) else rows).ids
+    unknown = (ids == vocabulary.tokenizer.token_to_id('[UNK]')).mean() if len(ids) else 0.0
+    if unknown > LARGEST_UNKNOWN:
+        say_once(f'Note: {100 * unknown:.0f} % of the tokens are [UNK]: the vocabulary of {knobs.model} lacks what '
+                 f'{examples[0].file} is written in. Choose a --model that has it.')
+    return rows
 
 
 def make_rows(vocabulary, maxlen, examples, labels=(), cache=None, offsets=False, keep='head', stride=0, joined=False):

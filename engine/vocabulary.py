@@ -61,6 +61,7 @@ def load_vocabulary(folder, rows):
 
 FORMAT = 1      # of the files in the cache; a new number makes the old ones useless
 CHUNK = 10000   # texts that are cut at a time, as what `tokenizers` returns is large
+LARGEST_UNKNOWN = 0.05      # share of [UNK] above which a vocabulary does not fit the text
 
 
 class Cut(NamedTuple):

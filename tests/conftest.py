@@ -75,6 +75,13 @@ def runs(tmp_path_factory, tiny_bert, untrained):
     return {task: untrained(task, tiny_bert, folder) for task in ('CoLA', 'RTE', 'STSB')}
 
 
+def knobs_of(script, *options, **more):
+    """Settled knobs of a script with command-line options."""
+    from engine.launch import settle
+    given = config.parse_args(script.knobs, 'test', '', list(map(str, options)))
+    return settle(script.knobs, script.__file__, given | {'cache': False} | more)
+
+
 def make_knobs(*options, task='CoLA', **own):
     """Settled knobs of a script-like set of own knobs and command-line options."""
     from engine.launch import settle

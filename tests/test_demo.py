@@ -1,9 +1,9 @@
-"""The demo data are what checks/make_demo.py and checks/make_demo_documents.py make."""
+"""The demo data are what checks/make_demo.py, make_demo_documents.py and make_demo_chinese.py make."""
 
 import tarfile
 
 import config
-from checks import make_demo, make_demo_documents
+from checks import make_demo, make_demo_chinese, make_demo_documents
 
 DEMO = config.ROOT / 'demo'
 
@@ -23,4 +23,5 @@ def contents(folder):
 def test_the_committed_files_are_what_the_programs_make(tmp_path):
     make_demo.main(tmp_path)
     make_demo_documents.main(tmp_path)
+    make_demo_chinese.main(tmp_path)
     assert contents(tmp_path) == contents(DEMO)

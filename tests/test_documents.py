@@ -6,7 +6,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from conftest import SIZES, random_variables, write_google
+from conftest import SIZES, knobs_of, random_variables, write_google
 from scipy.special import softmax
 from test_scripts import options, start
 
@@ -18,7 +18,6 @@ from engine import optimizers, windows
 from engine.checkpoints import model_of, open_model
 from engine.encoders import named_weights
 from engine.files import UserError, read_json
-from engine.launch import settle
 from engine.layers import Dropout
 from snippets import tf
 from tools import export, predict, score
@@ -26,11 +25,6 @@ from tools.runs import load_script
 
 IMDB, TREC, YAHOO = SCRIPTS = [load_script(f'documents/{name}') for name in ('IMDB', 'TREC', 'Yahoo')]
 TEXTS = ['a b c', 'a b c d e f g h', '', 'one two three four', 'x y z ' * 9]
-
-
-def knobs_of(script, *given, **more):
-    return settle(script.knobs, script.__file__, config.parse_args(script.knobs, 'test', '', list(map(str, given)))
-                  | {'cache': False} | more)
 
 
 def examples(texts):

@@ -138,20 +138,27 @@ def make_tar(folder):
     return file.getvalue()
 
 
-def test_the_data_of_documents(server, fetch, tmp_path, monkeypatch):
+def test_the_data_of_other_scripts(server, fetch, tmp_path, monkeypatch):
     """From the same kinds of files as the official ones: an archive that stays one, single files, one that is
-    unpacked. What holds another number of texts does not appear."""
+    unpacked, two that are. What holds another number of texts does not appear."""
     demo = config.ROOT / 'demo'
     server.files = {f'/{path.name}': path.read_bytes() for name in ('IMDB', 'TREC') for path in (demo / name).iterdir()}
     server.files['/yahoo_answers_csv.tgz'] = make_tar(demo / 'Yahoo')
+    for name, folder, pattern in (('chnsenticorp.zip', 'chnsenticorp', 'ChnSentiCorp/*.tsv'),
+                                  ('XNLI-1.0.zip', 'XNLI-1.0', 'XNLI/xnli.*.tsv'),
+                                  ('XNLI-MT-1.0.zip', 'XNLI-MT-1.0/multinli', 'XNLI/multinli.*.tsv')):
+        files = {f'{folder}/{path.name}': path.read_bytes() for path in demo.glob(pattern)}
+        server.files[f'/{name}'] = make_zip(**files)
     rows = {'IMDB': {'aclImdb_v1.tar.gz': 400}, 'TREC': {'train_5500.label': 300, 'TREC_10.label': 100},
-            'Yahoo': {'train.csv': 300, 'test.csv': 100}}
+            'Yahoo': {'train.csv': 300, 'test.csv': 100},
+            'ChnSentiCorp': {'train.tsv': 600, 'dev.tsv': 120, 'test.tsv': 100},
+            'XNLI': {'xnli.dev.tsv': 132, 'xnli.test.tsv': 110, 'multinli.train.zh.tsv': 600}}
     for name, source in config.SOURCES.items():
         downloads = [each._replace(url=f'{server.url}/{each.url.rsplit("/")[-1]}', sha256='')
                      for each in source.downloads]
         monkeypatch.setitem(config.SOURCES, name, config.Source(rows[name], downloads))
-    status, error, names = fetch('imdb', 'TREC', 'Yahoo')
-    assert (status, error, names) == (0, '', ['IMDB', 'TREC', 'Yahoo'])
+    status, error, names = fetch('imdb', *list(rows)[1:])
+    assert (status, error, names) == (0, '', sorted(rows))
     for name in names:
         there = {path.name: path.read_bytes() for path in (tmp_path / 'datasets' / name).iterdir()}
         assert there == {path.name: path.read_bytes() for path in (demo / name).iterdir()}
@@ -160,6 +167,13 @@ def test_the_data_of_documents(server, fetch, tmp_path, monkeypatch):
         (tmp_path / 'datasets' / name).rename(tmp_path / f'first {name}')
         status, error, left = fetch(name)
         assert status == 2 and 'texts instead of 7' in error and name not in left
+
+
+def test_what_is_given_on_application_is_not_fetched(fetch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        fetch('lcqmc')
+    assert stopped.value.code == 2
+    assert 'LCQMC is given on application only: http://icrc.hitsz.edu.cn/' in capsys.readouterr().err
 
 
 def test_a_broken_transfer_goes_on_where_it_stopped(server, cola, fetch, tmp_path):

@@ -3,6 +3,7 @@
     uv run -m tools.download CoLA RTE electra-small     # what you name, in any order
     uv run -m tools.download all bert-base-uncased      # all: the ten folders of GLUE, the diagnostic set among them
     uv run -m tools.download IMDB TREC Yahoo            # for documents/
+    uv run -m tools.download ChnSentiCorp XNLI          # for chinese/
 
 The scripts call it at first use. A folder appears whole and checked or not at all, and one that is there is left alone.
 A broken transfer goes on where it stopped. The addresses are in config.py, in the tables of tasks, models and sources.
@@ -70,9 +71,12 @@ def retrieve(url, sha256, path, part):
         pooch.retrieve(url, sha256 or None, path.name, path.parent, downloader=downloader)
     except requests.RequestException as error:
         if path.name == 'model.safetensors' and error.response is not None and error.response.status_code == 404:
-            raise Wrong(f'the repository holds no model.safetensors ({url}), and nothing else is read. Convert its '
-                        'weights where transformers and PyTorch are installed (AutoModel, save_pretrained), and '
-                        '--model FOLDER takes them') from error
+            repository = url.removeprefix(f'{config.HUB_URL}/').split('/resolve/')[0]
+            raise Wrong(f'the repository holds no model.safetensors ({url}), and nothing else is read. Convert it '
+                        'where transformers and PyTorch are installed, and --model FOLDER takes it: python -c "from '
+                        f"transformers import AutoModel, BertTokenizer; name = '{repository}'; "
+                        "AutoModel.from_pretrained(name).save_pretrained('FOLDER'); "
+                        "BertTokenizer.from_pretrained(name).save_pretrained('FOLDER')\"") from error
         raise
     except ValueError as error:     # pooch's word for another hash
         raise Wrong(f'{url} is not the published file: its sha256 is not {sha256}') from error
@@ -141,7 +145,7 @@ def size(path):
 def unpack(archive, folder, wanted):
     """Unpack the members whose file name matches the pattern `wanted` into `folder`, without their own folder.
 
-    They lie at the archive's root or one folder down (not in original/). zipfile checks their CRC. Raises Wrong.
+    They lie at the archive's root or up to two folders down (not in original/). zipfile checks their CRC. Raises Wrong.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -151,7 +155,7 @@ def unpack(archive, folder, wanted):
                 if '..' in [*folders, name] or folders[:1] == [''] or ':' in member.filename \
                         or stat.S_ISLNK(member.external_attr >> 16):
                     raise Wrong(f'the member {member.filename!r} of {archive.name} points out of the archive')
-                if len(folders) <= 1 and folders != ['original'] and re.fullmatch(wanted, name, re.ASCII):
+                if len(folders) <= 2 and 'original' not in folders and re.fullmatch(wanted, name, re.ASCII):
                     if name in chosen:
                         raise Wrong(f'{archive.name} holds two files {name}')
                     chosen[name] = member
@@ -207,14 +211,16 @@ def check_source(name, folder):
 
 
 def count_texts(path):
-    """The texts in a file: the .txt of an archive whose names are numbers, the rows of a .csv, or the lines."""
+    """The texts in a file: the .txt of an archive whose names are numbers, the rows of a .csv, those of a .tsv below
+    its header, or the lines."""
     if path.name.endswith('.tar.gz'):
         with open_tar_gz(path) as archive:
             return sum(member.isfile() and bool(re.search(r'/\d+_\d+\.txt$', member.name)) for member in archive)
     if path.suffix == '.csv':
         with open(path, encoding='utf-8', newline='') as file:
             return sum(1 for _ in csv.reader(file))
-    return path.read_bytes().rstrip(b'\r\n').count(b'\n') + 1
+    lines = path.read_bytes().rstrip(b'\r\n').count(b'\n') + 1
+    return lines - 1 if path.suffix == '.tsv' else lines
 
 
 def check_data(name, folder):
@@ -313,10 +319,10 @@ def fill(name, folder, root):
     `folder`."""
     arrived = {}
     try:
-        for url, sha256, file in sources(name):
+        for number, (url, sha256, file) in enumerate(sources(name)):
             print(f'{name}: fetching {url}', flush=True)
-            path = folder / file if file else folder.with_name(f'{name}.zip')
-            part = part_file(root, name, file)
+            path = folder / file if file else folder.with_name(f'{name}.{number}.zip')
+            part = part_file(root, name, file or (f'{number}.zip' if number else ''))
             retrieve(url, sha256, path, part)
             arrived[path] = part
             if not file:
@@ -360,10 +366,15 @@ def find_names(parser, given):
     """The data folders and models that the arguments name, each once. Exits with status 2 on an unknown one."""
     known = {'ax': config.AX.folder} | {task.script.lower(): task.folder for task in config.TASKS.values()}
     known |= {name.lower(): name for name in (*config.FOLDERS, *config.SOURCES, *config.MODELS)}
+    on_application = {name.lower(): name for name in config.ON_APPLICATION}
     names, unknown = [], []
     for name in given:
         if name.lower() == 'all':
             names += config.FOLDERS
+        elif name.lower() in on_application:
+            name = on_application[name.lower()]
+            parser.error(f'{name} is given on application only: {config.ON_APPLICATION[name]}. Put its files into the '
+                         f'folder {name} of your data.')
         elif name.lower() in known:
             names.append(known[name.lower()])
         else:
