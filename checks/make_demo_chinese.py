@@ -157,8 +157,8 @@ def write_model(folder, texts):
     for name, shape in encoder_shapes('electra', settings).items():
         if name.endswith(('gamma', 'beta', 'bias')):
             value = np.full(shape, float(name.endswith('gamma')))
-        else:       # of the deviation 0.02, without functions that other machines round in another way
-            value = (random.random(shape) - 0.5) * 0.07
+        else:       # of the deviation 0.08, without functions that other machines round in another way
+            value = (random.random(shape) - 0.5) * 0.28
         key = hugging_face_name(name, 'electra')
         values[key] = np.ascontiguousarray(value.T if name.endswith('/kernel') else value, np.float32)
     (folder / 'vocab.txt').write_text('\n'.join(tokens) + '\n', encoding='utf-8')
