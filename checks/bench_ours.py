@@ -52,8 +52,12 @@ def examples_of(request, script, knobs, split):
     checkpoint = open_model(knobs.model, knobs.model_dir)
     vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size']).tokenizer.get_vocab()
     words = sorted(token for token in vocabulary if re.fullmatch('[a-z]+', token))       # one token each
-    count = ((request['steps'] or 20) + 4) * knobs.batch_size if split == 'train' else \
-        request['evaluation_examples'] or 400       # the peer skips 3 steps
+    if split == 'train':
+        count = ((request['steps'] or 20) + 4) * knobs.batch_size       # the peer skips 3 steps
+    elif request['length'] <= 512:
+        count = request['evaluation_examples'] or 400
+    else:
+        count = max(2, 10**5 // request['length'])
     random = np.random.default_rng([knobs.seed, split == 'train'])
     return [Example('', i, i, ' '.join(random.choice(words, request['length'] - 2)), None,
                     i % (len(knobs.labels) or 1)) for i in range(count)]

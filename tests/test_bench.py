@@ -26,10 +26,22 @@ def test_flop_is_that_of_all_matrix_products(family):
         products += [(s, h, s), (s, s, h)]      # scores and their sums, all heads
         products += [(s, h, h), (s, h, inner), (s, inner, h)]
     assert bench_ours.train_flop(settings, s) == 3 * sum(2 * m * k * n for m, k, n in products)
+    assert bench_ours.row_flop(settings, 16, s) == bench_ours.train_flop(settings, s)
+    assert bench_ours.row_flop(settings, s, 3 * s) == 3 * bench_ours.train_flop(settings, s)     # windows
     if family != 'albert':      # whose layers share their weights
         weights = sum(np.prod(shape) for name, shape in encoder_shapes(family, settings).items()
                       if name.endswith('/kernel') and '/pooler/' not in name)
         assert bench_ours.train_flop(settings, s) == 6 * s * weights + 12 * SIZES['num_hidden_layers'] * s * s * h
+
+
+def test_made_up_texts_have_their_length():
+    request = {'script': 'documents/IMDB', 'length': 600, 'steps': 2, 'evaluation_examples': 100, 'knobs': {
+        'model': 'minilm', 'truncation': 'windows', 'maxlen': 128, 'batch_size': 3}}
+    script, knobs = bench_ours.settle(request)
+    examples = {split: bench_ours.examples_of(request, script, knobs, split) for split in ('train', 'dev')}
+    assert {split: len(rows) for split, rows in examples.items()} == {'train': 18, 'dev': 166}
+    data = bench_ours.tokenize(knobs, examples['train'])
+    assert set(data.counts) == {5} and set(data.lengths) == {5 * 128}       # 598 tokens in windows of 126
 
 
 def test_stratified_choice():
