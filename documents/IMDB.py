@@ -6,7 +6,8 @@
     uv run documents/IMDB.py --model runs/pretraining/MLM/bert-base-uncased-seed42
 
 Expect on test: BERT-base 94.6, with further pre-training 95.6 (Sun et al. 2019, tables 2 and 5; not yet rerun here).
-minilm: not measured yet. The rows of its predictions are the test reviews, neg first, by number.
+minilm with 2,500 reviews: 86.6 with 128 tokens, 88.6 in windows (docs/documents.md). The rows of its predictions are
+the test reviews, neg first, by number.
 """
 
 import dataclasses

@@ -38,7 +38,7 @@ class Knobs(config.Knobs):
     head: int = knob(0, 'tokens of the head in head+tail; 0: a quarter, which are 128 of 510', 0, 511)
     stride: int = knob(0, 'tokens from the beginning of a window to that of the next; 0: they do not overlap', 0, 511)
     combine: str = knob('mean', 'what is made of the vectors of the windows', choices=('mean', 'max', 'attention'))
-    windows_at_once: int = knob(0, 'train with so many windows in memory, for a third more time; 0: with all of a '
+    windows_at_once: int = knob(0, 'train with so many windows in memory, for half more time; 0: with all of a '
                                 'batch', 0, 10**6)
 
     # Layers (sections 5.3.2 and 5.3.4)

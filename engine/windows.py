@@ -69,7 +69,7 @@ class EachWindow(keras.layers.Layer):
     Memory does not grow with the texts: prediction computes a number of windows at a time, and so does training where
     `at_once` is not 0. Then no more than their vectors are kept, and everything else is computed again for the gradient
     (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"; Gao et al. 2021, section 3, for vectors that a
-    loss puts together), with the same dropout: the same numbers, for about a third more time.
+    loss puts together), with the same dropout: the same numbers, for about half more time.
     """
 
     def __init__(self, encoder, maxlen, at_once=0, **options):
