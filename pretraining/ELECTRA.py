@@ -25,7 +25,7 @@ from snippets import keras, tf
 
 @dataclasses.dataclass
 class Knobs(text.Knobs):
-    fresh_models = {'small': 'electra', 'base': 'electra', 'large': 'electra-large'}
+    fresh_models = {'small': 'electra-small', 'base': 'electra', 'large': 'electra-large'}
     family = 'electra'
     demo_settings = text.DEMO | {'layers': 2, 'hidden_size': 128, 'generator_size': 0.5, 'updates': 500, 'warmup': 0.1,
                                  'score_every': 100, 'batch_size': 32, 'learning_rate': 1e-3}

@@ -157,9 +157,9 @@ def test_electra_brings_its_recipe_from_a_folder_without_json(tmp_path, capsys, 
     sizes = SIZES | {'embedding_size': 32, 'num_attention_heads': 1}
     model = write_google(tmp_path / 'tiny-electra', random_variables('electra', sizes), None)
     start(__import__('MRPC'), *options(tmp_path, model, '--epochs=1'))
-    assert 'tiny-electra with the electra recipe' in capsys.readouterr().out
+    assert 'tiny-electra with the electra-small recipe' in capsys.readouterr().out
     settings = json.loads((tmp_path / 'runs' / 'MRPC' / 'tiny-electra-seed42' / 'config.json').read_text())
-    assert (settings['pooling'], settings['embedding_size'], settings['recipe']) == ('cls', 32, 'electra')
+    assert (settings['pooling'], settings['embedding_size'], settings['recipe']) == ('cls', 32, 'electra-small')
     knobs = settings['knobs']
     assert (knobs['layer_decay'], knobs['swap_pairs'], knobs['schedule']) == (0.8, True, 'multiplied')
 
