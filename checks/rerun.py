@@ -63,8 +63,8 @@ def rerun(python, path, folder):
     with np.load(files['outputs']) as outputs:
         scores = [{split: script.score(outputs[f'{split}_{epoch}'], data[split]) for split in ours}
                   for epoch in range(knobs.epochs)]
-    metric = next(iter(scores[0]['dev']))       # a script's first metric chooses the epoch
-    best = max(scores, key=lambda score: score['dev'][metric])      # the first of equal ones
+    # As in the run: by the mean where there are several metrics, and the first of equal ones.
+    best = max(scores, key=lambda score: np.mean(list(score['dev'].values())))
     return [[f'{run.task}, {run.folder.name}', f'{split}, {name}', value_of(ours[split], name),
              best[split][name]] for split in ours for name in best[split]]
 
