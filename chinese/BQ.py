@@ -17,7 +17,6 @@ from snippets import keras
 
 knobs = texts.Knobs(
     labels=('0', '1'),
-    model='bert-base-chinese',                          # the data are in Chinese
     maxlen=128,                                         # Cui et al. 2019, arXiv 1906.08101, table 4
     epochs=3,                                           # the same table
     learning_rate={'bert': 3e-5, 'electra-small': 3e-4},        # the same; ymcui/Chinese-ELECTRA; 1e-4 base, 5e-5 large

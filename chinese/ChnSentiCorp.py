@@ -16,7 +16,6 @@ from snippets import keras
 
 knobs = texts.Knobs(
     labels=('0', '1'),
-    model='bert-base-chinese',                          # the data are in Chinese
     maxlen=256,                                         # Cui et al. 2019, arXiv 1906.08101, table 4; 5 % are longer
     epochs={'bert': 3, 'electra': 3, 'albert-chinese-base': 6},     # the same table; mkavim/finetune_bert: ALBERT
     learning_rate={'electra-small': 3e-4},              # ymcui/Chinese-ELECTRA; 1e-4 base, 5e-5 large

@@ -27,7 +27,6 @@ class Knobs(texts.Knobs):
 
 knobs = Knobs(
     labels=('entailment', 'neutral', 'contradiction'),
-    model='bert-base-chinese',                          # the default language is Chinese
     maxlen=128,                                         # Cui et al. 2019, arXiv 1906.08101, table 4
     epochs=2,                                           # the same table
     learning_rate={'bert': 3e-5, 'electra-small': 3e-4},        # the same; ymcui/Chinese-ELECTRA; 1e-4 base, 5e-5 large

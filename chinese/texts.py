@@ -5,6 +5,7 @@ import dataclasses
 
 import config
 import snippets
+from config import knob
 from engine.files import each_line
 
 HEADERS = ['text_a', 'text_b'], ['text1', 'text2'], ['sentence1', 'sentence2'], ['query', 'title']
@@ -16,6 +17,9 @@ class Knobs(config.Knobs):
     unused = ('swap_pairs',)
     demo_settings = config.DEMO | {'model': str(config.ROOT / 'demo' / 'chinese-electra'), 'maxlen': 32, 'epochs': 20,
                                    'learning_rate': 5e-4, 'layer_decay': 1.0}
+
+    model: str = knob('bert-base-chinese', 'a folder with a checkpoint, or a name; docs/chinese.md has those that read '
+                      'Chinese')
 
 
 def load_pairs(knobs, split, path):

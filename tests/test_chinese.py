@@ -174,7 +174,9 @@ def test_a_folder_means_all_its_scripts():
     for word in ('engine', 'chinese/texts', 'chinese/CoLA', '../main', ''):
         with pytest.raises(UserError, match='no task'):
             leaderboard.tasks_of(word)
-    assert many_runs.family_of(['chinese/XNLI', 'chinese/BQ']).unused == ('swap_pairs',)
+    family = many_runs.family_of(leaderboard.tasks_of('chinese'))
+    assert family.unused == ('swap_pairs',)
+    assert {family.model, *(script.knobs.model for script in SCRIPTS.values())} == {'bert-base-chinese'}
     assert many_runs.family_of(['chinese/XNLI', 'CoLA']) is config.Knobs
 
 
