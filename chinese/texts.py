@@ -1,12 +1,11 @@
 """What the scripts beside it share: their knobs, and files of pairs as they are found in the wild."""
 
-import csv
 import dataclasses
 
 import config
 import snippets
 from config import knob
-from engine.files import each_line
+from engine.files import csv_rows, each_line
 
 HEADERS = ['text_a', 'text_b'], ['text1', 'text2'], ['sentence1', 'sentence2'], ['query', 'title']
 
@@ -41,22 +40,14 @@ def load_pairs(knobs, split, path):
 
 def load_csv(knobs, split, path):
     """The Examples of a file with commas, quotes and the header sentence1,sentence2,label. Raises UserError."""
-    examples, line = [], 1
-    with open(path, encoding='utf-8-sig', newline='') as file:
-        rows = csv.reader(file, strict=True)
-        try:
-            if next(rows, None) != ['sentence1', 'sentence2', 'label']:
-                raise csv.Error('the header is not sentence1,sentence2,label')
-            line = 2
-            for row in rows:
-                if len(row) != 3 or row[2] not in knobs.labels:
-                    raise csv.Error(f'{len(row)} columns, the last {row[-1:]}, are not two texts and a label '
-                                    f'({" or ".join(knobs.labels)})')
-                examples.append(snippets.Example(str(path), line, len(examples), row[0], row[1],
-                                                 knobs.labels.index(row[2])))
-                line = rows.line_num + 1
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise snippets.UserError(f'{path}, line {line}: {error}.') from error
+    rows, examples = csv_rows(path), []
+    if next(rows, (1, []))[1] != ['sentence1', 'sentence2', 'label']:
+        raise snippets.UserError(f'{path}, line 1: the header is not sentence1,sentence2,label.')
+    for line, row in rows:
+        if len(row) != 3 or row[2] not in knobs.labels:
+            raise snippets.UserError(f'{path}, line {line}: {len(row)} columns, the last {row[-1]!r}, are not two '
+                                     f'texts and a label ({" or ".join(knobs.labels)}).')
+        examples.append(snippets.Example(str(path), line, len(examples), row[0], row[1], knobs.labels.index(row[2])))
     if not examples:
         raise snippets.UserError(f'{path}: the file has a header and no rows.')
     return examples[:knobs.limit or None] if split == 'train' else examples

@@ -7,11 +7,11 @@
 Expect on test: BERT-base 77.6 (Sun et al. 2019, table 6; not yet rerun here).
 """
 
-import csv
 import functools
 
 import snippets
 from documents import texts
+from engine.files import csv_rows
 from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
@@ -44,23 +44,17 @@ def load_data(knobs, split):
 def read_rows(path, topics, as_one_text):
     """All Examples of a file. Line ends are written as backslash and n there; here they are spaces."""
     numbers, examples = [str(number) for number in range(1, topics + 1)], []
-    with open(path, encoding='utf-8', newline='') as file:
-        rows, line = csv.reader(file), 1
-        try:
-            for row in filter(None, rows):      # a blank line is no row
-                if len(row) != 4 or row[0] not in numbers:
-                    raise csv.Error(f'{len(row)} columns, the first {row[0]!r}, are not a topic from 1 to {topics}, '
-                                    'title, question and answer')
-                topic, title, question, answer = (cell.replace('\\n', ' ').strip() for cell in row)
-                text_a, text_b = f'{title} {question}'.strip(), answer
-                if not (text_a or text_b):
-                    raise csv.Error('no text')
-                if as_one_text:
-                    text_a, text_b = f'{text_a} {text_b}', None
-                examples.append(snippets.Example(str(path), line, len(examples), text_a, text_b, int(topic) - 1))
-                line = rows.line_num + 1
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise snippets.UserError(f'{path}, line {line}: {error}.') from error
+    for line, row in csv_rows(path):
+        if len(row) != 4 or row[0] not in numbers:
+            raise snippets.UserError(f'{path}, line {line}: {len(row)} columns, the first {row[0]!r}, are not a topic '
+                                     f'from 1 to {topics}, title, question and answer.')
+        topic, title, question, answer = (cell.replace('\\n', ' ').strip() for cell in row)
+        text_a, text_b = f'{title} {question}'.strip(), answer
+        if not (text_a or text_b):
+            raise snippets.UserError(f'{path}, line {line}: no text.')
+        if as_one_text:
+            text_a, text_b = f'{text_a} {text_b}', None
+        examples.append(snippets.Example(str(path), line, len(examples), text_a, text_b, int(topic) - 1))
     if not examples:
         raise snippets.UserError(f'{path}: the file is empty.')
     return examples

@@ -1,6 +1,7 @@
 """Files are read with messages that name the line, and written whole or not at all."""
 
 import contextlib
+import csv
 import glob
 import gzip
 import json
@@ -79,6 +80,23 @@ def each_line(path, file=None):
                         f'to UTF-8 (iconv -f latin1 -t utf-8).') from error
     if number == len(blank):
         raise UserError(f'{path}: the file is empty.')
+
+
+def csv_rows(path):
+    """(number of its first line, cells) of every row of a file with commas and quotes, blank lines passed over. Raises
+    UserError."""
+    line = 1
+    try:
+        with open(path, encoding='utf-8-sig', newline='') as file:
+            rows = csv.reader(file, strict=True)
+            for row in rows:
+                if row:
+                    yield line, row
+                line = rows.line_num + 1
+    except OSError as error:
+        raise UserError(f'{path}: {error.strerror}.') from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f'{path}, line {line}: {error}.') from error
 
 
 def read_json(path):

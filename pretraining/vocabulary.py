@@ -47,8 +47,12 @@ def write_vocabulary(folder, text, columns, size, cased, alphabet):
         raise UserError(f'--text {text}: no text in these files.')
     with whole_folder(folder) as new:
         write_file(new / 'vocab.txt', '\n'.join(tokens) + '\n')
-    fewer = ': the texts have no more' if len(tokens) < size else ''
-    print(f'{folder / "vocab.txt"}: {len(tokens):,} tokens{fewer}')
+    why = ''
+    if len(tokens) < size:
+        why = ': the texts have no more'
+    elif len(tokens) > size:
+        why = f', more than --size {size:,}: every character is one, and another inside words (--alphabet limits them)'
+    print(f'{folder / "vocab.txt"}: {len(tokens):,} tokens{why}')
 
 
 def main(argv=None):

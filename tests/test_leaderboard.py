@@ -310,6 +310,11 @@ def test_bad_usage_starts_nothing(here, capsys, args, message):
     assert not (here / 'runs').exists()
 
 
+def test_scripts_of_two_default_models_want_one(capsys):
+    assert leaderboard.main(['documents/TREC', 'chinese/BQ', '--seeds=1']) == 2
+    assert 'different default models: choose one with --model' in capsys.readouterr().err
+
+
 def test_every_run_gets_its_share_of_the_machine(here, monkeypatch, capsys):
     (here / 'scores').write_text(json.dumps({'WNLI': {'1': [0.5], '2': [0.5], '3': [0.5]}}))
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3, 5')

@@ -225,6 +225,15 @@ def test_a_vocabulary_of_ones_own(tmp_path, capsys):
     assert 'exists already' in capsys.readouterr().err
 
 
+def test_more_characters_than_a_vocabulary_has_tokens(tmp_path, capsys):
+    (tmp_path / 'text.txt').write_text(' '.join(chr(i) + chr(i + 1) for i in range(0x1200, 0x1200 + 90)))
+    assert vocabulary.main([str(tmp_path / 'words'), '--text', str(tmp_path / 'text.txt'), '--size', '100']) == 0
+    assert 'more than --size 100: every character' in capsys.readouterr().out
+    assert vocabulary.main([str(tmp_path / 'few'), '--text', str(tmp_path / 'text.txt'), '--size', '100',
+                            '--alphabet', '40']) == 0
+    assert 'more than' not in capsys.readouterr().out
+
+
 # ---- What is drawn --------------------------------------------------------------------------------------------------
 
 

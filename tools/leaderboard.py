@@ -54,7 +54,7 @@ from tools.ideas import (
     plain_scripts,
     read_patch,
 )
-from tools.many_runs import Run, by_task, family_of, make_slots, seconds, show_scores, with_knobs, work
+from tools.many_runs import Run, by_task, family_of, knobs_class, make_slots, seconds, show_scores, with_knobs, work
 from tools.published import nearest
 
 MARKERS = 'Dsv'         # in the figure, of the published scores: at most three of a model
@@ -221,6 +221,8 @@ def run(argv):
     given = config.parse_args(options(), 'python -m tools.leaderboard', __doc__, rest)
     if 'seed' in given:
         raise UserError('not --seed, but --seeds (how many) and --first-seed (from where).')
+    if 'model' not in given and len({knobs_class(name).model for name in names}) > 1:
+        raise UserError('these scripts have different default models: choose one with --model.')
     if 'fresh' in given:
         given['fresh'] = '--fresh' in argv      # not because of --demo: a demo can be gone on with as well
     with tempfile.TemporaryDirectory() as scratch:
