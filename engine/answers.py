@@ -56,9 +56,9 @@ def segments(text):
 # What nltk.word_tokenize of NLTK 3.9.2 does with one sentence in lower case without the dropped characters
 # (nltk/tokenize/destructive.py, Apache License 2.0, after Robert MacIntyre's Penn Treebank tokenizer). NLTK 3.9.3 and
 # later also cut at the dashes – and —, which gives another F1 than the published ones. The scripts first cut a stretch
-# into sentences, for which NLTK needs its punkt data; here a stretch is one sentence. The words differ only where a
+# into sentences, for which NLTK needs its punkt data; here a stretch is one sentence. The words can differ only where a
 # period ends a word inside a stretch and punkt takes it for the end of a sentence: 'c.l. max' is here c.l. max, there
-# c.l . max. 'dr. max', 'b. max' and 'no. 5' are the same in both.
+# c.l . max; 'dr. max', 'b. max' and '5. max' are the same in both.
 WORD_RULES = [
     (r'[«‘„]', r' \g<0> '),
     (r'^"', ' `` '),
