@@ -19,9 +19,10 @@ import difflib
 import re
 import string
 
-# ---- CMRC 2018 and DRCD: squad-style-data/cmrc2018_evaluate.py (v5) and baseline/cmrc2018_evaluate.py (v6) of
-# github.com/ymcui/cmrc2018. Their list also holds the two characters '……' as one entry, which no character equals.
+# ---- CMRC 2018 and DRCD ----------------------------------------------------------------------------------------------
 
+# As squad-style-data/cmrc2018_evaluate.py (v5) and baseline/cmrc2018_evaluate.py (v6) of github.com/ymcui/cmrc2018 have
+# it. Their list also holds the two characters '……' as one entry, which no character equals.
 DROPPED = set('-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』')
 
 
@@ -90,8 +91,7 @@ def words(text):
     return text.split()
 
 
-# ---- SQuAD: evaluate-v1.1.py and evaluate-v2.0.py of rajpurkar.github.io/SQuAD-explorer.
-
+# ---- SQuAD: evaluate-v1.1.py and evaluate-v2.0.py of its site --------------------------------------------------------
 
 def squad1(accepted, prediction):
     """The scores of one question of SQuAD 1.1."""
@@ -120,8 +120,7 @@ def word_overlap(accepted, prediction):
     return harmonic_mean(common, len(predicted), len(wanted))
 
 
-# ---- All questions.
-
+# ---- All questions ---------------------------------------------------------------------------------------------------
 
 def evaluate_cmrc(answers, predictions):
     scores = averages(each(cmrc, answers, predictions))

@@ -62,8 +62,9 @@ def test_the_links_are_the_same():
     assert_same('link', links)
 
 
-def test_the_chinese_page_leads_to_the_english_one():
-    assert '](README.md)' in TEXTS['README_zh.md'], 'README_zh.md has no link to README.md'
+def test_each_leads_to_the_other():
+    for name, other in zip(NAMES, reversed(NAMES), strict=True):
+        assert f']({other})' in TEXTS[name], f'{name} has no link to {other}'
 
 
 @pytest.mark.parametrize('name', NAMES)
