@@ -93,6 +93,7 @@ def words(text):
 
 # ---- SQuAD: evaluate-v1.1.py and evaluate-v2.0.py of its site --------------------------------------------------------
 
+
 def squad1(accepted, prediction):
     """The scores of one question of SQuAD 1.1."""
     return {'em': max(int(normalized(text) == normalized(prediction)) for text in accepted),
@@ -121,6 +122,7 @@ def word_overlap(accepted, prediction):
 
 
 # ---- All questions ---------------------------------------------------------------------------------------------------
+
 
 def evaluate_cmrc(answers, predictions):
     scores = averages(each(cmrc, answers, predictions))
