@@ -9,13 +9,13 @@ from engine.backend import keras, tf
 from engine.checkpoints import Made, download, model_of, open_model
 from engine.devices import use_xla
 from engine.encoders import Mean, build_encoder, build_fresh_encoder
-from engine.files import UserError, each_line, flush, read_lines, run_folder, write_file
+from engine.files import UserError, each_line, read_lines
 from engine.heads import Corrupt, hidden_words, load_head, replaced_tokens
 from engine.launch import launch
 from engine.layers import Dropout
 from engine.optimizers import build_optimizer
 from engine.prediction import Predictor
-from engine.run import say_shared, write_outputs, write_result, write_test_scores
+from engine.run import say_shared, write_predictions, write_test_scores
 from engine.targets import Masked, PerRow, PerToken, Replaced
 from engine.tokens import tokenize
 from engine.training import train
@@ -25,7 +25,7 @@ __all__ = [
     'Replaced', 'UserError', 'build_encoder', 'build_fresh_encoder', 'build_optimizer', 'classifier', 'data_file',
     'hidden_words', 'keras', 'launch', 'load_head', 'load_tsv', 'model_of', 'open_model', 'read_lines',
     'replaced_tokens', 'say_shared', 'splits', 'swap_pairs', 'tf', 'tokenize', 'train', 'use_xla', 'write_answers',
-    'write_test_scores',
+    'write_predictions', 'write_test_scores',
 ]
 
 # ---- TSV rows -------------------------------------------------------------------------------------------------------
@@ -162,9 +162,4 @@ def write_answers(knobs, name, examples, outputs, answers):
     """A file for the leaderboard in results/, and beside the run's other files: index<TAB>prediction, one row a test
     row in the file's order. answers: a text for each example; outputs: the model's, kept beside it."""
     rows = [f'{example.index}\t{answer}' for example, answer in zip(examples, answers, strict=True)]
-    text = '\n'.join(['index\tprediction', *rows]) + '\n'
-    path = run_folder(knobs) / name
-    write_outputs(path.with_name(f'{path.stem}_outputs.npz'), outputs, examples)
-    write_file(path, text)
-    flush(path)
-    write_result(knobs, name, text)
+    write_predictions(knobs, name, examples, outputs, '\n'.join(['index\tprediction', *rows]) + '\n')

@@ -239,14 +239,19 @@ class Accumulation:
         return iterations
 
 
-def build_optimizer(knobs, model, rows, lookup=None, exponents='electra'):
+def build_optimizer(knobs, model, rows, lookup=None, exponents='electra', peaks=None):
     """The recipe's optimizer for `model`, trained on so many rows. lookup: the variable of the word embeddings where
     the model only looks words up in it: rows that no training text uses then cost nothing (AdamW.train_rows).
-    exponents: a key of EXPONENTS, by which the learning rate decays from layer to layer."""
+    exponents: a key of EXPONENTS, by which the learning rate decays from layer to layer. peaks: {name of a layer: the
+    peak of a learning rate of its own}; such a layer has no weight decay."""
     weights = named_weights(model)
     layers = max(layer_number(name) or 0 for name in weights)
     rates = {}
     for name, variable in weights.items():
+        layer = name.split('/')[0]
+        if layer in (peaks or {}):
+            rates[variable.ref()] = peaks[layer] / knobs.learning_rate, 0.0
+            continue
         scale = knobs.layer_decay ** EXPONENTS[exponents](depth(name, layers), layers)
         is_exempt = re.search(r'(bias|beta|gamma)$', name)
         rates[variable.ref()] = scale, 0.0 if is_exempt else knobs.weight_decay

@@ -83,13 +83,15 @@ def save_figure(path, figure):
 
 
 def write_mistakes(path, data, answers, losses):
-    """Dev predictions as TSV, the largest loss first. answers: a text for each example; losses: (examples,). The column
-    `row` is the example's place in dev, from 0, as in dev_outputs.npz."""
+    """Dev predictions as TSV, the largest loss first, of equal losses the wrong answers. answers: a text for each
+    example; losses: (examples,). The column `row` is the example's place in dev, from 0, as in dev_outputs.npz."""
     names = ('loss', 'label', 'prediction', 'row', 'file', 'line', 'text_a', 'text_b')
     lines = ['\t'.join(names)]
-    for i in np.argsort(-losses, kind='stable'):
+    gold = [gold_text(data, example.label) for example in data.examples]
+    is_right = [answer == text for answer, text in zip(answers, gold, strict=True)]
+    for i in np.lexsort((is_right, -losses)):       # by the losses first
         example = data.examples[i]
-        row = (f'{losses[i]:.4f}', gold_text(data, example.label), answers[i], i, Path(example.file).name, example.line,
+        row = (f'{losses[i]:.4f}', gold[i], answers[i], i, Path(example.file).name, example.line,
                one_line(example.text_a), one_line(example.text_b or ''))
         lines.append('\t'.join(map(str, row)))
     write_file(path, '\n'.join(lines) + '\n')

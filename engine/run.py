@@ -4,7 +4,7 @@
     metrics.json metrics.csv curve.png          every epoch (report.py); metrics.json says whether the run is finished
     model.safetensors vocab.txt                 the weights of the best epoch
     dev_predictions.tsv dev_outputs.npz         of the best epoch: dev, the worst mistakes first, and the outputs
-    <TASK>.tsv <TASK>_outputs.npz               the same for the test set, in the leaderboard's format
+    <TASK>.tsv <TASK>_outputs.npz               the same for the test set, in the leaderboard's or the task's format
     state.safetensors earlier.safetensors       while it is unfinished: what it goes on from
 """
 
@@ -171,8 +171,8 @@ def say_finished(knobs):
         of_test = ''.join(f', test {name} {show_value(value)}' for name, value in test.items())
         print(f'This run is finished: dev {show(best)} (epoch {best["epoch"]}){of_test}, {folder}/. --fresh runs it '
               'again.')
-        for path in sorted(folder.glob('*.tsv')):
-            if path.name != 'dev_predictions.tsv' and not (Path(knobs.results_dir) / path.name).exists():
+        for path in result_files(folder):
+            if not (Path(knobs.results_dir) / path.name).exists():
                 write_result(knobs, path.name, path.read_text())
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise not_a_run(folder, error) from error
@@ -238,7 +238,9 @@ def begin(knobs):
     folder = run_folder(knobs)
     (folder / STATE).unlink(missing_ok=True)
     write_json(folder / METRICS, {'finished': False, 'best': None, 'last': None, 'epochs': []})
-    for pattern in (WEIGHTS, EARLIER, 'metrics.csv', 'curve.png', '*.tsv', '*.npz'):
+    for path in result_files(folder):
+        path.unlink()
+    for pattern in (WEIGHTS, EARLIER, 'metrics.csv', 'curve.png', 'dev_predictions.tsv', '*.npz'):
         for path in folder.glob(pattern):
             path.unlink()
     write_json(folder / 'config.json', configuration(knobs))
@@ -260,14 +262,29 @@ def write_outputs(path, outputs, examples):
         np.savez(file, **arrays)
 
 
+def write_predictions(knobs, name, examples, outputs, text):
+    """Keep a model's outputs for test examples, and what they say as the file `name`: in the run's folder, and in the
+    results folder."""
+    path = run_folder(knobs) / name
+    write_outputs(path.with_name(f'{path.stem}_outputs.npz'), outputs, examples)
+    write_file(path, text)
+    flush(path)
+    write_result(knobs, name, text)
+
+
+def result_files(folder):
+    """The files in a run's folder that are also in the results folder: those whose outputs lie beside them."""
+    return sorted(outputs.with_name(path.name) for outputs in folder.glob('*_outputs.npz')
+                  for path in folder.glob(f'{outputs.name.removesuffix("_outputs.npz")}.*'))
+
+
 def write_result(knobs, name, text):
     """A file for the leaderboard in the results folder."""
     path = Path(knobs.results_dir) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, text)
     flush(path)
-    rows = text.count('\n') - 1
-    print(f'{rows} test predictions: {path}')
+    print(f'test predictions: {path}')
 
 
 def say_shared(name, examples, train):

@@ -55,11 +55,12 @@ class PerRow:
 
 class PerToken:
     """A class for each token: `values` has an array for every row, as long as the row; NONE where there is no label,
-    as on [CLS] and [SEP]."""
+    as on [CLS] and [SEP]. There the targets of a batch are `fill`: 0, which any loss takes, or NONE for a loss that is
+    to know these places."""
     NONE = -1
 
-    def __init__(self, values):
-        self.values = [np.asarray(labels, np.int32) for labels in values]
+    def __init__(self, values, fill=0):
+        self.values, self.fill = [np.asarray(labels, np.int32) for labels in values], fill
         self.labelled = np.array([(labels != self.NONE).sum() for labels in self.values])
         self.specs = (), tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None), tf.float32)
 
@@ -71,7 +72,7 @@ class PerToken:
         for i, row in enumerate(rows):
             targets[i, :len(self.values[row])] = self.values[row]
         labelled = targets != self.NONE
-        return ids, (), np.where(labelled, targets, 0), labelled.astype(np.float32)
+        return ids, (), np.where(labelled, targets, self.fill), labelled.astype(np.float32)
 
     def words_put_in(self):
         return []

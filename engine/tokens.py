@@ -114,7 +114,7 @@ class Tokens:
 # ---- From examples to rows ------------------------------------------------------------------------------------------
 
 
-def tokenize(knobs, examples, offsets=False, **cut):
+def tokenize(knobs, examples, **cut):
     """[CLS] a [SEP] or [CLS] a [SEP] b [SEP] for every example, at most `maxlen` tokens, as Tokens.
 
     Word pieces as in Google's BERT. A pair that is too long loses tokens of the longer text, on a tie of the second
@@ -125,14 +125,14 @@ def tokenize(knobs, examples, offsets=False, **cut):
     apart, each with the whole of text_a in front where there are two. joined: all windows of an example are one row,
     as InWindows; where no stride is given, a window begins where the one before it ends.
 
-    offsets: keep the place of each token in its text, for Tokens.row(). keep, stride and joined are knobs.cut unless
-    they are given. Says so where the vocabulary does not fit. Raises UserError for a stride that would skip text, and
-    where windows have no room.
+    offsets: keep the place of each token in its text, for Tokens.row(). All four are knobs.cut unless they are given.
+    Says so where the vocabulary does not fit. Raises UserError for a stride that would skip text, and where windows
+    have no room.
     """
     checkpoint = open_model(knobs.model, knobs.model_dir)
     vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size'])
     cache = Path(knobs.cache_dir) if knobs.cache else None
-    rows = make_rows(vocabulary, knobs.maxlen, examples, knobs.labels, cache, offsets, **knobs.cut | cut)
+    rows = make_rows(vocabulary, knobs.maxlen, examples, knobs.labels, cache, **knobs.cut | cut)
     ids = (rows.windows if isinstance(rows, InWindows) else rows).ids
     unknown = (ids == vocabulary.tokenizer.token_to_id('[UNK]')).mean() if len(ids) else 0.0
     if unknown > LARGEST_UNKNOWN:

@@ -72,6 +72,7 @@ time.sleep(0.05)
 assert not list(results.iterdir())      # nobody else's
 for path in (folder, results):
     (path / f'{task}.tsv').write_text(f'seed {seed}')
+    (path / f'{task}_outputs.npz').touch()
 (folder / 'dev_predictions.tsv').write_text(
     'loss\\tlabel\\tprediction\\trow\\tfile\\tline\\ttext_a\\ttext_b\\n'
     f'0\\t1\\t{int(gain > 0)}\\t0\\tdev.tsv\\t1\\tA\\t\\n')

@@ -38,6 +38,7 @@ from pathlib import Path
 import config
 from engine.console import markdown_table, words_and_options
 from engine.files import METRICS, UserError, metric_names, read_json, run_folder, status_of, write_file, write_json
+from engine.run import result_files
 from tools import compare, records
 from tools.ideas import (
     TRANSFER,
@@ -189,7 +190,7 @@ def report(knobs, options, runs):
     said = [f'\n{text}\n{path}.md, .json and .png']
     for task_runs in by_task(runs).values():
         best = best_run(task_runs)
-        for source in sorted(set(best.folder.glob('*.tsv')) - {best.folder / 'dev_predictions.tsv'}):
+        for source in result_files(best.folder):
             write_file(results / source.name, source.read_bytes())
             said.append(f'{results / source.name}: of seed {best.seed}, on dev the best of '
                         f'{len(task_runs)}: {show_scores(best.best)}')
@@ -221,12 +222,19 @@ def run(argv):
     given = config.parse_args(options(), 'python -m tools.leaderboard', __doc__, rest)
     if 'seed' in given:
         raise UserError('not --seed, but --seeds (how many) and --first-seed (from where).')
-    if 'model' not in given and len({knobs_class(name).model for name in names}) > 1:
+    is_named = any(word.split('=')[0] == '--model' for word in rest)
+    if not is_named and len({default_model(name, given.get('demo')) for name in names}) > 1:
         raise UserError('these scripts have different default models: choose one with --model.')
     if 'fresh' in given:
         given['fresh'] = '--fresh' in argv      # not because of --demo: a demo can be gone on with as well
     with tempfile.TemporaryDirectory() as scratch:
         return Leaderboard(options(**given), family, given, names, Path(scratch)).run()
+
+
+def default_model(task, demo):
+    """The model that a script takes where none is named."""
+    knobs = knobs_class(task)
+    return knobs.demo_settings['model'] if demo else knobs.model
 
 
 def tasks_of(word):
