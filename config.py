@@ -184,6 +184,10 @@ class Knobs:
         path = Path(self.script).with_suffix('')
         return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
 
+    def text_of(self, line):
+        """What tools.predict makes of a text that somebody types."""
+        return line
+
     def made_model(self):
         """What the script's model is (checkpoints.py, Made) where that is not what --model names; else None."""
         return
@@ -420,6 +424,8 @@ class Source(NamedTuple):
 
 TREC_URL = 'https://cogcomp.seas.upenn.edu/Data/QA/QC'
 XNLI_URL = 'https://dl.fbaipublicfiles.com/XNLI'
+WNUT_URL = 'https://raw.githubusercontent.com/leondz/emerging_entities_17/master'
+PEOPLE_URL = 'https://raw.githubusercontent.com/zjy-ucas/ChineseNER/master/data'
 SOURCES = {
     # 25,000 reviews to train on, 25,000 to test on, 50,000 without labels.
     'IMDB': Source({'aclImdb_v1.tar.gz': 100000}, (
@@ -437,6 +443,15 @@ SOURCES = {
         Download('https://github.com/ymcui/Chinese-BERT-wwm/raw/master/data/chnsenticorp/chnsenticorp.zip'),
     )),
     # Dev and test in 15 languages.
+    'WNUT17': Source({'wnut17train.conll': 3394, 'emerging.dev.conll': 1009, 'emerging.test.annotated': 1287}, tuple(
+        Download(f'{WNUT_URL}/{file}', file=file)
+        for file in ('wnut17train.conll', 'emerging.dev.conll', 'emerging.test.annotated'))),
+    # An archive of another name; dev.txt is the test set.
+    'MSRA': Source({'train.txt': 50658, 'dev.txt': 4631}, (
+        Download('https://github.com/ymcui/Chinese-BERT-wwm/raw/master/data/peopledaily/peopledaily.zip'),
+    )),
+    'PeopleDaily': Source({'example.train': 20864, 'example.dev': 2318, 'example.test': 4636}, tuple(
+        Download(f'{PEOPLE_URL}/{file}', file=file) for file in ('example.train', 'example.dev', 'example.test'))),
     'XNLI': Source({'xnli.dev.tsv': 37350, 'xnli.test.tsv': 75150, 'multinli.train.zh.tsv': 392702}, (
         Download(f'{XNLI_URL}/XNLI-1.0.zip'),
         Download(f'{XNLI_URL}/XNLI-MT-1.0.zip'),
@@ -450,7 +465,8 @@ ON_APPLICATION = {
 
 # What the scripts beside the nine train on, as Task.million_tokens.
 MILLION_TOKENS = {'documents/Yahoo': 180.0, 'documents/IMDB': 6.6, 'documents/TREC': 0.06, 'chinese/XNLI': 18.0,
-                  'chinese/LCQMC': 6.0, 'chinese/BQ': 2.7, 'chinese/ChnSentiCorp': 1.0}
+                  'chinese/LCQMC': 6.0, 'chinese/BQ': 2.7, 'chinese/ChnSentiCorp': 1.0, 'tagging/MSRA': 2.0,
+                  'tagging/PeopleDaily': 1.0, 'tagging/WNUT17': 0.1}
 
 
 def million_tokens(task):

@@ -1,9 +1,9 @@
-"""The demo data are what checks/make_demo.py, make_demo_documents.py and make_demo_chinese.py make."""
+"""The demo data are what checks/make_demo.py and its sisters make."""
 
 import tarfile
 
 import config
-from checks import make_demo, make_demo_chinese, make_demo_documents
+from checks import make_demo, make_demo_chinese, make_demo_documents, make_demo_tagging
 
 DEMO = config.ROOT / 'demo'
 
@@ -24,4 +24,5 @@ def test_the_committed_files_are_what_the_programs_make(tmp_path):
     make_demo.main(tmp_path)
     make_demo_documents.main(tmp_path)
     make_demo_chinese.main(tmp_path)
+    make_demo_tagging.main(tmp_path)
     assert contents(tmp_path) == contents(DEMO)

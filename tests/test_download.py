@@ -142,9 +142,11 @@ def test_the_data_of_other_scripts(server, fetch, tmp_path, monkeypatch):
     """From the same kinds of files as the official ones: an archive that stays one, single files, one that is
     unpacked, two that are. What holds another number of texts does not appear."""
     demo = config.ROOT / 'demo'
-    server.files = {f'/{path.name}': path.read_bytes() for name in ('IMDB', 'TREC') for path in (demo / name).iterdir()}
+    server.files = {f'/{path.name}': path.read_bytes() for name in ('IMDB', 'TREC', 'WNUT17', 'PeopleDaily')
+                    for path in (demo / name).iterdir()}
     server.files['/yahoo_answers_csv.tgz'] = make_tar(demo / 'Yahoo')
     for name, folder, pattern in (('chnsenticorp.zip', 'chnsenticorp', 'ChnSentiCorp/*.tsv'),
+                                  ('peopledaily.zip', 'peopledaily', 'MSRA/*.txt'),
                                   ('XNLI-1.0.zip', 'XNLI-1.0', 'XNLI/xnli.*.tsv'),
                                   ('XNLI-MT-1.0.zip', 'XNLI-MT-1.0/multinli', 'XNLI/multinli.*.tsv')):
         files = {f'{folder}/{path.name}': path.read_bytes() for path in demo.glob(pattern)}
@@ -152,6 +154,9 @@ def test_the_data_of_other_scripts(server, fetch, tmp_path, monkeypatch):
     rows = {'IMDB': {'aclImdb_v1.tar.gz': 400}, 'TREC': {'train_5500.label': 300, 'TREC_10.label': 100},
             'Yahoo': {'train.csv': 300, 'test.csv': 100},
             'ChnSentiCorp': {'train.tsv': 600, 'dev.tsv': 120, 'test.tsv': 100},
+            'WNUT17': {'wnut17train.conll': 500, 'emerging.dev.conll': 120, 'emerging.test.annotated': 120},
+            'MSRA': {'train.txt': 500, 'test.txt': 120},
+            'PeopleDaily': {'example.train': 500, 'example.dev': 120, 'example.test': 120},
             'XNLI': {'xnli.dev.tsv': 132, 'xnli.test.tsv': 110, 'multinli.train.zh.tsv': 600}}
     for name, source in config.SOURCES.items():
         downloads = [each._replace(url=f'{server.url}/{each.url.rsplit("/")[-1]}', sha256='')

@@ -96,14 +96,14 @@ def test_the_answers_are_the_scripts_own(task, runs, opened, capsys):
 def test_an_export_gives_what_its_run_gives(runs, exports, opened):
     assert len(exports) == 3
     for (task, form), folder in exports.items():
-        settings, _, compute = predict.open_folder(runs[task], None)
+        settings, _, predictor = predict.open_folder(runs[task], None)
         also, _, exported = predict.open_folder(folder, None)
         assert {name: also[name] for name in settings} == settings
         assert (also['format'], also['run'], also['outputs']) == (form, f'{task}/tiny-bert-seed42', ['logits'])
         examples = predict.read_examples(DEMO / FOLDERS[task] / 'dev.tsv', COLUMNS[task], settings['pair'])
         data = make_rows(load_vocabulary(folder, settings['vocab_size']), settings['maxlen'], examples)
-        logits = compute(data)
-        assert np.abs(exported(data) - logits).max() <= 1e-5 * np.abs(logits).max()
+        logits = predictor.predict(data)
+        assert np.abs(exported.predict(data) - logits).max() <= 1e-5 * np.abs(logits).max()
         assert not [path for path in folder.parent.iterdir() if path.name.startswith('.')]
 
 

@@ -509,7 +509,7 @@ def test_what_is_converted_computes_the_same(script, words, tmp_path, monkeypatc
     assert predict.main([str(folder), '--text', 'a']) == 2
     assert 'which has no answers() for texts' in capsys.readouterr().err
     assert export.main([str(folder), '--format', 'savedmodel']) == 2
-    assert 'only models that give one vector for a text' in capsys.readouterr().err
+    assert 'only models with one output, for texts alone' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('option', 'message'), [

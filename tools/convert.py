@@ -15,6 +15,9 @@ The other classes of transformers compute another head than ours (ElectraForSequ
 DistilBertForSequenceClassification have one more dense layer): there DST holds the encoder, and beside it
 classifier.safetensors with our head and a README.md that shows how to compute its logits.
 
+A run of tagging/ becomes BertForTokenClassification, or that of its family. What a CRF has besides the logits is in
+crf.safetensors: transitions, from the row's label to the column's, start and end.
+
 A run of pretraining/ELECTRA.py becomes ElectraForPreTraining, and with --generator ElectraForMaskedLM, which gets its
 own copy of the embeddings that both have in common; a run of pretraining/MLM.py becomes BertForMaskedLM, or that of its
 family. So does a folder update-... in such a run.
@@ -44,6 +47,7 @@ from engine.families import (
     words_head_shapes,
 )
 from engine.files import UserError, status_of, whole_folder, write_file, write_json
+from engine.prediction import token_axis
 from engine.vocabulary import load_vocabulary
 from tools.runs import exact_products, open_run, sample_batches
 
@@ -209,26 +213,30 @@ def convert_run(folder, checkpoint, names):
     """A fine-tuned model: transformers' class where it computes the same head, else encoder and head apart."""
     script, knobs, model = open_run(checkpoint.folder)
     head = dict(checkpoint.read(set(checkpoint.shapes) - set(names)))
+    crf = {name.removeprefix('crf/'): head.pop(name) for name in sorted(head) if name.startswith('crf/')}
     if set(head) != {'classifier/kernel', 'classifier/bias'}:
         raise UserError(f'{checkpoint.path}: the head has the variables {", ".join(sorted(head))}; only one dense '
                         f'layer, classifier, can be converted. Was {script.__name__}.py edited?')
     scale = np.float32(np.prod([layer.scale for layer in model.layers if type(layer).__name__ == 'Rescaling']))
-    check_head(checkpoint, knobs, model, head, scale)
+    of_tokens = token_axis(model.outputs[0]) is not None
+    check_head(checkpoint, knobs, model, head, scale, of_tokens)
     head = {'classifier.weight': np.ascontiguousarray(head['classifier/kernel'].T) * scale,
             'classifier.bias': head['classifier/bias'] * scale}
     units, family = len(head['classifier.bias']), checkpoint.family
-    whole = checkpoint.pooling == 'pooler'
+    whole = of_tokens or checkpoint.pooling == 'pooler'
     tensors, settings = hugging_face_parts(folder, checkpoint, names, f'{family}.' if whole else '')
     labels = list(knobs.labels) or ['LABEL_0']
     settings |= {'id2label': dict(enumerate(labels)), 'label2id': {label: i for i, label in enumerate(labels)},
-                 'num_labels': units,
-                 'problem_type': 'single_label_classification' if knobs.labels else 'regression'}
+                 'num_labels': units}
+    if not of_tokens:
+        settings['problem_type'] = 'single_label_classification' if knobs.labels else 'regression'
     scaled = f', both times {scale:g}' if scale != 1 else ''
     print(f'classifier/kernel, classifier/bias -> classifier.weight, transposed, classifier.bias{scaled}, in '
           f'{"model" if whole else "classifier"}.safetensors')
     if whole:
-        settings |= {'architectures': [f'{CLASSES[family]}ForSequenceClassification'],
-                     'classifier_dropout' if family == 'bert' else 'classifier_dropout_prob': knobs.dropout}
+        kind = 'ForTokenClassification' if of_tokens else 'ForSequenceClassification'
+        settings |= {'architectures': [f'{CLASSES[family]}{kind}'],
+                     'classifier_dropout_prob' if family == 'albert' else 'classifier_dropout': knobs.dropout}
         tensors |= head
     else:
         save(folder / 'classifier.safetensors', head)
@@ -239,23 +247,28 @@ def convert_run(folder, checkpoint, names):
             'The logit is the score.'))
         print(f'{CLASSES[family]}ForSequenceClassification computes another head than this one: model.safetensors is '
               'the encoder, classifier.safetensors the head, README.md says how they go together.')
+    if crf:
+        save(folder / 'crf.safetensors', crf)
+        print(f'crf/{", crf/".join(crf)} -> {", ".join(crf)}, in crf.safetensors')
     save(folder / 'model.safetensors', tensors)
     write_json(folder / 'config.json', settings)
 
 
-def check_head(checkpoint, knobs, model, head, scale):
-    """That a run's logits are those of one dense layer on the encoder's own vector, times `scale`, and nothing else."""
+def check_head(checkpoint, knobs, model, head, scale, of_tokens):
+    """That a run's logits are those of one dense layer on the encoder's own vector, or on those of the tokens, times
+    `scale`, and nothing else."""
     exact_products()
     with contextlib.redirect_stdout(io.StringIO()):     # which variables were read
         encoder = build_encoder(knobs)
-    vectors = keras.Model(encoder.inputs, encoder.vector)
+    vectors = keras.Model(encoder.inputs, encoder.sequence if of_tokens else encoder.vector)
+    which = 'vectors of the tokens' if of_tokens else f'{checkpoint.pooling} vector'
     for ids, segments in sample_batches(checkpoint.folder, knobs):
         logits = model([ids, segments], training=False).numpy()
         plain = (vectors([ids, segments], training=False).numpy() @ head['classifier/kernel']
                  + head['classifier/bias']) * scale
         if not np.abs(plain - logits).max() <= 1e-5 * np.abs(logits).max():
             raise UserError(f"{checkpoint.folder}: the run's logits are not those of one dense layer on the encoder's "
-                            f'{checkpoint.pooling} vector. Its build_model() was edited, and what it computes has no '
+                            f'{which}. Its build_model() was edited, and what it computes has no '
                             'place in a transformers model; tools.export takes it as it is.')
 
 

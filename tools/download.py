@@ -212,13 +212,16 @@ def check_source(name, folder):
 
 def count_texts(path):
     """The texts in a file: the .txt of an archive whose names are numbers, the rows of a .csv, those of a .tsv below
-    its header, or the lines."""
+    its header, the sentences of a file of a word a line, or the lines."""
     if path.name.endswith('.tar.gz'):
         with open_tar_gz(path) as archive:
             return sum(member.isfile() and bool(re.search(r'/\d+_\d+\.txt$', member.name)) for member in archive)
     if path.suffix == '.csv':
         with open(path, encoding='utf-8', newline='') as file:
             return sum(1 for _ in csv.reader(file))
+    if path.suffix in ('.conll', '.annotated', '.train', '.dev', '.test', '.txt'):
+        is_word = [bool(line.strip()) for line in path.read_bytes().split(b'\n')]
+        return sum(here and not before for before, here in zip([False, *is_word], is_word, strict=False))
     lines = path.read_bytes().rstrip(b'\r\n').count(b'\n') + 1
     return lines - 1 if path.suffix == '.tsv' else lines
 

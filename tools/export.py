@@ -10,14 +10,15 @@ only if a fresh process gets the run's logits from it. The model computes in flo
 trained with.
 
 SavedModel: the signature serving_default takes input_ids and token_type_ids, int32 (batch, length), padded with 0, and
-gives logits, float32 (batch, labels). The signature rest is for TensorFlow Serving's REST interface, where a request
-then is {"signature_name": "rest", "instances": [[101, 7592, 102], [101, 102, 0]]}: token ids alone, every row padded
-with 0 to the same length. It gives prediction (the label) and probabilities, for a regression prediction alone.
+gives logits, float32 (batch, labels), of a tagging model (batch, length, labels). The signature rest is for TensorFlow
+Serving's REST interface, where a request then is {"signature_name": "rest", "instances": [[101, 7592, 102], [101, 102,
+0]]}: token ids alone, every row padded with 0 to the same length. It gives prediction (the label) and probabilities,
+for a regression prediction alone.
 
 ONNX (opset 17): model.onnx with the inputs and the output of serving_default.
 
 A model of texts in windows takes all windows of a text in one row, each maxlen wide, as engine/windows.py says; it has
-neither `rest` nor ONNX.
+neither `rest` nor ONNX. A tagging model has no `rest` either.
 """
 
 import argparse
@@ -152,7 +153,6 @@ def export(folder, form, output, fresh=False):
     """Write the run in `folder` as 'savedmodel' or 'onnx' into the new folder `output`, whole or not at all. Raises
     UserError."""
     from engine.files import UserError, whole_folder, write_json
-    from engine.prediction import token_axis
     from engine.vocabulary import load_vocabulary
     from tools.runs import exact_products, open_run, require, sample_batches, settings_of
     output = output.resolve()
@@ -163,8 +163,11 @@ def export(folder, form, output, fresh=False):
     if form == 'onnx':
         require('onnx', 'onnxruntime', 'tf2onnx')
     _, knobs, model = open_run(folder, precision='float32', jit=False)
-    if len(model.outputs) > 1 or len(model.inputs) > 2 or token_axis(model.output) is not None:
-        raise UserError(f'{folder}: only models that give one vector for a text are exported so far.')
+    if len(model.outputs) > 1 or len(model.inputs) > 2:
+        raise UserError(f'{folder}: only models with one output, for texts alone, are exported so far.')
+    if any(layer.name == 'crf' for layer in model.layers):
+        raise UserError(f'{folder}: its answers are the best paths by its CRF, and the model gives logits alone. '
+                        'Export a run without --crf.')
     if form == 'onnx' and knobs.cut.get('joined'):
         raise UserError(f'{folder}: its model takes texts in windows, which tf2onnx cannot convert. Export it with '
                         '--format savedmodel.')

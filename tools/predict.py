@@ -6,7 +6,8 @@
     uv run -m tools.predict runs/RTE/bert-base-uncased-seed42 dev.tsv --columns sentence1,sentence2 --format json
 
 FOLDER is a run's, or one that tools.export wrote. Without --text, every line of FILE or of standard input is a text, or
-two texts with a tab between them where the task takes two. Quotes are text. Blank lines at the end do not count.
+two texts with a tab between them where the task takes two. Quotes are text. Blank lines at the end do not count. Words
+to be tagged have blanks between them; of a Chinese text every character is a word, with blanks and without.
 
 tsv: a line for each text with the prediction, as the script's answers() writes it, and the probability of every label
 where the script's loss says what that is; json: an object a line. Answers go to standard output, everything else to
@@ -77,8 +78,8 @@ def read_examples(name, columns, pair):
 
 
 def open_folder(folder, batch_size=None):
-    """(settings, answers, compute) of a run's folder or an exported one: settings_of(), the script's answers(), and a
-    function from Tokens to the model's outputs in their order. Raises UserError."""
+    """(settings, script, predictor) of a run's folder or an exported one: settings_of(), the script, and what predicts:
+    a Predictor, or an Exported. Raises UserError."""
     if not folder.is_dir():
         raise UserError(f'{folder}: no such folder.')
     if not (folder / 'export.json').is_file():
@@ -87,9 +88,10 @@ def open_folder(folder, batch_size=None):
         if not hasattr(script, 'answers'):
             raise UserError(f'{folder}: a run of {knobs.task}, which has no answers() for texts. To use its model, '
                             'fine-tune it: --model takes this folder.')
-        return settings_of(folder, knobs, model), script.answers, Predictor(knobs, model).predict
+        return settings_of(folder, knobs, model), script, Predictor(knobs, model)
     settings = read_json(folder / 'export.json')
-    if not {'format', 'task', 'labels', 'maxlen', 'cut', 'pair', 'vocab_size', 'probabilities'} <= set(settings):
+    needed = {'format', 'task', 'labels', 'maxlen', 'cut', 'pair', 'vocab_size', 'token_axis', 'probabilities'}
+    if not needed <= set(settings):
         raise UserError(f'{folder / "export.json"}: not written by tools.export, or by an older one. Export it again.')
     if settings['format'] == 'onnx':
         require('onnxruntime')
@@ -99,10 +101,19 @@ def open_folder(folder, batch_size=None):
         raise UserError(f'{folder}: the exported model cannot be loaded ({first_line(error)}). Export it '
                         'again.') from error
 
-    def compute(data):
-        batches = for_prediction(data.lengths, batch_size or config.Knobs.eval_batch_size)
-        return in_file_order(data, ((rows, [run(*data.batch(rows))]) for rows in batches), [None])
-    return settings, load_script(settings['task']).answers, compute
+    return settings, load_script(settings['task']), Exported(run, settings, batch_size or config.Knobs.eval_batch_size)
+
+
+class Exported:
+    """An exported model, which predicts as a Predictor does."""
+
+    def __init__(self, run, settings, batch_size):
+        self.run, self.axes, self.batch_size, self.model = run, [settings['token_axis']], batch_size, None
+
+    def predict(self, data):
+        """As Predictor.predict()."""
+        batches = for_prediction(data.lengths, self.batch_size)
+        return in_file_order(data, ((rows, [self.run(*data.batch(rows))]) for rows in batches), self.axes)
 
 
 def answer_lines(outputs, answers, settings, form):
@@ -130,7 +141,7 @@ def predict(args):
         f'{args.text}{args.text_b}'.encode()
     except UnicodeEncodeError:      # bytes that Python could not decode
         raise UserError('--text: not UTF-8.') from None
-    settings, answers, compute = open_folder(args.folder, args.batch_size)
+    settings, script, predictor = open_folder(args.folder, args.batch_size)
     pair = settings['pair']
     if args.text is None:
         examples = read_examples(args.file or '-', args.columns, pair)
@@ -139,10 +150,11 @@ def predict(args):
                         '--text-b: this model takes one text only.')
     else:
         examples = [snippets.Example('--text', 1, 0, args.text, args.text_b, None)]
+    examples = [example._replace(text_a=script.knobs.text_of(example.text_a)) for example in examples]
     vocabulary = load_vocabulary(args.folder, settings['vocab_size'])
     data = make_rows(vocabulary, settings['maxlen'], examples, tuple(settings['labels']), **settings['cut'])
-    outputs = compute(data)
-    return answer_lines(outputs, answers(outputs, data), settings, args.format)
+    outputs = script.predict(predictor, data) if hasattr(script, 'predict') else predictor.predict(data)
+    return answer_lines(outputs, script.answers(outputs, data), settings, args.format)
 
 
 def main(argv=None):

@@ -15,6 +15,7 @@ from engine.checkpoints import Checkpoint, open_model
 from engine.encoders import load_run
 from engine.files import UserError, read_json, read_lines
 from engine.launch import settle
+from engine.prediction import token_axis
 from engine.run import source_hashes
 
 
@@ -33,6 +34,14 @@ def load_script(task):
     if not hasattr(script, 'knobs'):
         raise UserError(f'{path}: no script that trains a model.')
     return script
+
+
+def task_named(name):
+    """What a run calls the script of this name, with its folder or without: 'WNUT17' is 'tagging/WNUT17'."""
+    if '/' in name or (config.ROOT / f'{name}.py').is_file():
+        return name
+    paths = sorted(config.ROOT.glob(f'*/{name}.py'))
+    return f'{paths[0].parent.name}/{name}' if paths else name
 
 
 def open_run(folder, **changed):
@@ -105,12 +114,16 @@ def dev_examples(folder):
 
 def settings_of(folder, knobs, model):
     """What it takes to turn texts into a run's token ids, and its outputs into answers; also kept in export.json.
-    probabilities: whether the softmax of the outputs gives those of the labels, by the loss that the script chose."""
+    token_axis: which axis of the output is that of the tokens, None where there is none. probabilities: whether the
+    softmax of the outputs gives those of the labels, by the loss that the script chose."""
     has_softmax = isinstance(model.loss, keras.losses.SparseCategoricalCrossentropy)
+    axis = token_axis(model.outputs[0])
     return {'task': knobs.task, 'labels': list(knobs.labels), 'maxlen': knobs.maxlen, 'cut': knobs.cut,
             'pair': dev_examples(folder)[0].text_b is not None,
             'vocab_size': open_model(knobs.model, knobs.model_dir).config['vocab_size'],
-            'probabilities': has_softmax and model.loss.get_config()['from_logits'] and bool(knobs.labels)}
+            'token_axis': axis,
+            'probabilities': has_softmax and model.loss.get_config()['from_logits'] and bool(knobs.labels)
+            and axis is None}
 
 
 def sample_batches(folder, knobs):

@@ -5,6 +5,7 @@
     uv run -m tools.score RTE mine.tsv --gold other/labelled.tsv
     uv run -m tools.score MNLI MNLI-m.tsv MNLI-mm.tsv           # matched, then mismatched
     uv run -m tools.score CoLA runs/CoLA/bert-base-uncased-seed42/dev_predictions.tsv
+    uv run -m tools.score WNUT17 datasets/WNUT17/emerging.test.annotated results/WNUT17.conll   # gold, then predictions
 
 TASK is a script. PREDICTIONS are in the leaderboard's format, index<TAB>prediction with this header: an answer for each
 gold row, in any order, for each gold file one. An index is the example's as the script's load_data() gives it: for all
@@ -14,6 +15,9 @@ Gold are the task's dev files; --gold names another labelled file with the same 
 task (MNLI: matched, then mismatched). The scores are those of the script's score(), which gets labels as one-hot rows,
 and scores as they are written, within 0 and 5. STSB.py writes three decimals and cuts what is outside: the scores of
 its files differ a little from those of its outputs.
+
+Of tagging tasks GOLD and PREDICTIONS are files of a word a line, with tabs or blanks between columns, the tag in the
+last one, and the same words.
 
 Exit status 0, or 2 where an answer is missing, doubled, of no row or not one of the task's.
 """
@@ -31,7 +35,7 @@ from engine.checkpoints import Checkpoint
 from engine.files import UserError, one_line, read_lines, show_value, status_of
 from engine.launch import settle
 from tools.records import Data
-from tools.runs import given_to, load_script
+from tools.runs import given_to, load_script, task_named
 from tools.submission import HEADER, find_problem, shorten
 
 # ---- Gold ------------------------------------------------------------------------------------------------------------
@@ -157,7 +161,10 @@ def outputs_of(answers, labels):
 
 
 def run(args):
-    script = load_script(args.task)
+    script = load_script(task_named(args.task))
+    if hasattr(script, 'score_files'):
+        score_two_files(script, args)
+        return
     for path in args.predictions:
         read_header(path)       # before the gold files, which may be long
     data = load_gold(script, args.data_dir, args.gold, args.predictions[0].parent)
@@ -171,13 +178,25 @@ def run(args):
     print(f'{number} {show_value(float(np.mean(list(scores.values()))))}{mean}')
 
 
+def score_two_files(script, args):
+    """Print the scores of a task that has files of its own kind."""
+    if len(args.predictions) != 2 or args.gold:
+        raise UserError(f'{args.task}: give two files, GOLD and PREDICTIONS.')
+    for path in args.predictions:
+        if not path.is_file():
+            raise UserError(f'{path}: no such file.')
+    for name, value in script.score_files(*args.predictions).items():
+        print(f'{name} {show_value(value)}')
+
+
 def main(argv=None):
     """The command line. Returns 0 when the scores are printed, else 2."""
     parser = argparse.ArgumentParser(prog='python -m tools.score', description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('task', help=f'a script: {", ".join(config.TASKS)}')
     parser.add_argument('predictions', nargs='+', type=Path, metavar='PREDICTIONS.tsv',
-                        help="in the leaderboard's format, one for each gold file; or a run's dev_predictions.tsv")
+                        help="in the leaderboard's format, one for each gold file; or a run's dev_predictions.tsv; of "
+                             'tagging tasks GOLD PREDICTIONS')
     parser.add_argument('--gold', action='append', type=Path, metavar='FILE',
                         help="in place of the task's dev file; MNLI: twice, matched and mismatched")
     parser.add_argument('--data-dir', default=config.Knobs.data_dir, help='GLUE (%(default)s)')
