@@ -173,7 +173,10 @@ def measure_run(request, script, knobs):
     checkpoint = open_model(knobs.model, knobs.model_dir)
     vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size'])
     began = time.perf_counter()
-    train_data = make_rows(vocabulary, knobs.maxlen, examples['train'], knobs.labels, **knobs.cut)
+    if hasattr(script, 'prepare'):
+        train_data = script.prepare(knobs, examples['train'])
+    else:
+        train_data = make_rows(vocabulary, knobs.maxlen, examples['train'], knobs.labels, **knobs.cut)
     seconds, tokens = time.perf_counter() - began, int(train_data.lengths.sum())
     figures = {'tokenization_examples_per_second': len(train_data) / seconds,
                'tokenization_tokens_per_second': tokens / seconds}
@@ -302,7 +305,8 @@ def prepare(request):
                 name: getattr(settled, name) for name in ('batch_size', 'maxlen', 'learning_rate', 'weight_decay',
                                                           'epsilon', 'clip_norm', 'dropout', 'warmup')
             } | {'eval_batch_size': settled.eval_batch_size if GPUS else PEER_ROWS,
-                 'labels': len(settled.labels) or 1, 'examples': len(examples['train'])} | {
+                 'labels': len(settled.labels) or 1, 'examples': len(examples['train']),
+                 'of_words': isinstance(examples['train'][0].label, tuple)} | {
                 split: [(x.text_a, x.text_b, x.label) for x in rows]
                 for split, rows in (('train', train), ('dev', examples['dev']))})
     return {'model': knobs['model'], 'peer': files}

@@ -55,12 +55,27 @@ def fit(model, batches, loss, updates, request):
 
 def tokenize(tokenizer, rows, request):
     """One {'input_ids': ..., 'label': ...} an example."""
+    if request['of_words']:
+        return tokenize_words(tokenizer, rows, request)
     pairs = [row[1] for row in rows] if rows[0][1] is not None else None
     longest = {'max_length': request['maxlen']} if request['pad'] == 'longest' else \
         {'max_length': max(MAX, request['maxlen']), 'padding': 'max_length'}
     columns = dict(tokenizer([row[0] for row in rows], pairs, truncation=True, **longest))
     return [dict(zip(columns, values, strict=True)) | {'label': row[2]}
             for row, *values in zip(rows, *columns.values(), strict=True)]
+
+
+def tokenize_words(tokenizer, rows, request):
+    """The same for a label a word, as run_ner.py: the first token of a word has its label, the others have none."""
+    encoded = tokenizer([row[0].split(' ') for row in rows], truncation=True, max_length=request['maxlen'],
+                        is_split_into_words=True)
+    result = []
+    for i, (_, _, labels) in enumerate(rows):
+        words = encoded.word_ids(i)
+        firsts = [word is not None and word != before for before, word in zip([None, *words], words, strict=False)]
+        result.append({name: values[i] for name, values in encoded.items()} | {
+            'label': [labels[word] if first else -100 for word, first in zip(words, firsts, strict=True)]})
+    return result
 
 
 def main(request_path, answer_path):
@@ -82,14 +97,19 @@ def main(request_path, answer_path):
     for name in ('classifier_dropout', 'classifier_dropout_prob', 'seq_classif_dropout'):
         if hasattr(settings, name):
             setattr(settings, name, request['dropout'])
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        request['model'], config=settings, dtype=torch.float32).to(device)
+    kind = transformers.AutoModelForTokenClassification if request['of_words'] else \
+        transformers.AutoModelForSequenceClassification
+    model = kind.from_pretrained(request['model'], config=settings, dtype=torch.float32).to(device)
 
     def collate(rows):
         batch = tokenizer.pad([{k: v for k, v in row.items() if k != 'label'} for row in rows], return_tensors='pt')
         if model.config.model_type == 'distilbert':
             batch.pop('token_type_ids')
-        return {k: v.to(device) for k, v in batch.items()}, torch.tensor([row['label'] for row in rows], device=device)
+        labels = [row['label'] for row in rows]
+        if request['of_words']:
+            width = batch['input_ids'].shape[1]
+            labels = [of_row + [-100] * (width - len(of_row)) for of_row in labels]
+        return {k: v.to(device) for k, v in batch.items()}, torch.tensor(labels, device=device)
 
     def forward(inputs, **labels):
         with torch.autocast(device.type, getattr(torch, request['precision']), request['precision'] != 'float32'):

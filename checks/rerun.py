@@ -3,16 +3,18 @@
     uv run -m checks.rerun PYTHON runs/documents/IMDB/minilm-seed1 runs/documents/IMDB/minilm-seed2
 
 PYTHON: an interpreter with torch and transformers. The runs are finished ones, of scripts that give one label or one
-score to each text. transformers gets the token ids of their training, dev and test rows, and trains
-AutoModelForSequenceClassification as run_glue.py does: batches padded to their longest row, AdamW without decay of
-biases and LayerNorm, a linear schedule, clipping, autocast for 16 bits; batch size, epochs, learning rate, warm-up,
-weight decay, epsilon and dropout are the run's, learning rates by layer are not there. As in the run the best epoch on
-dev counts. Scores are those of the script's own score(). How fast both are is checks.bench's to say.
+score to each text, or a label to each word. transformers gets the token ids of their training, dev and test rows, and
+trains AutoModelForSequenceClassification as run_glue.py does, or AutoModelForTokenClassification as run_ner.py: batches
+padded to their longest row, AdamW without decay of biases and LayerNorm, a linear schedule, clipping, autocast for 16
+bits; batch size, epochs, learning rate, warm-up, weight decay, epsilon and dropout are the run's, learning rates by
+layer and CRFs are not there. As in the run the best epoch on dev counts. Scores are those of the script's own score().
+How fast both are is checks.bench's to say.
 """
 
 import argparse
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +25,13 @@ from engine.checkpoints import Checkpoint
 from engine.console import markdown_table
 from engine.files import METRICS, UserError, read_json, show_value, status_of, write_json
 from engine.launch import settle
+from engine.targets import PerToken
 from snippets import tokenize
 from tools.runs import given_to, load_script
 
 RECIPE = ('seed', 'epochs', 'batch_size', 'eval_batch_size', 'learning_rate', 'warmup', 'weight_decay', 'epsilon',
           'clip_norm', 'dropout', 'precision')
+IGNORED = -100      # by the loss of transformers: tokens without a label
 
 
 def rerun(python, path, folder):
@@ -45,28 +49,39 @@ def rerun(python, path, folder):
         raise UserError(f'{path}: --updates, --init, --grad-accumulation and windows have no counterpart here.')
 
     ours = {'dev': metrics['best']} | ({'test': metrics['test']} if 'test' in metrics else {})
-    data = {split: tokenize(knobs, script.load_data(knobs, split)) for split in ('train', *ours)}
+    prepare = getattr(script, 'prepare', tokenize)
+    data = {split: prepare(knobs, script.load_data(knobs, split)) for split in ('train', *ours)}
     arrays = {}
     for split, tokens in data.items():
-        if len(tokens) != len(tokens.examples) or tokens.gold is None:
-            raise UserError(f'{run.task}: its examples have not one label or one score each.')
+        if tokens.gold is None and not isinstance(tokens.targets, PerToken):
+            raise UserError(f'{run.task}: its examples have not one label or one score each, nor one for each word.')
         arrays[f'{split}_ids'], arrays[f'{split}_segments'] = tokens.batch(np.arange(len(tokens)))
+    _, _, gold, weights = data['train'].targets.batch(arrays['train_ids'], np.arange(len(data['train'])), ())
     model, _ = peer_folders(knobs.model, knobs.model_dir, folder)
     files = {name: str(folder / f'{name}.npz') for name in ('rows', 'outputs')}
-    np.savez(files['rows'], gold=data['train'].gold, **arrays)
-    request = files | {'model': str(model), 'labels': len(knobs.labels) or 1, 'splits': list(ours)} | {
+    np.savez(files['rows'], gold=np.where(weights > 0, gold, IGNORED), **arrays)
+    request = files | {'model': str(model), 'labels': len(knobs.labels) or 1, 'splits': list(ours),
+                       'of_tokens': gold.ndim == 2} | {
         name: getattr(knobs, name) for name in RECIPE}
     answer = run_child([python, str(Path(__file__).with_name('rerun_peer.py'))], request, folder)
     if 'failed' in answer:
         raise UserError(f'{path}: transformers failed, {answer["failed"]}')
 
     with np.load(files['outputs']) as outputs:
-        scores = [{split: script.score(outputs[f'{split}_{epoch}'], data[split]) for split in ours}
+        scores = [{split: score_of(script, outputs[f'{split}_{epoch}'], data[split]) for split in ours}
                   for epoch in range(knobs.epochs)]
     # As in the run: by the mean where there are several metrics, and the first of equal ones.
     best = max(scores, key=lambda score: np.mean(list(score['dev'].values())))
     return [[f'{run.task}, {run.folder.name}', f'{split}, {name}', value_of(ours[split], name),
              best[split][name]] for split in ours for name in best[split]]
+
+
+def score_of(script, outputs, data):
+    """The script's score() of transformers' outputs for all rows, (rows, labels) or, padded, (rows, length, labels)."""
+    if hasattr(script, 'predict'):
+        rows = [output[:length] for output, length in zip(outputs, data.lengths, strict=True)]
+        outputs = script.predict(types.SimpleNamespace(model=None, predict=lambda _: rows), data)
+    return script.score(outputs, data)
 
 
 def value_of(metrics, name):

@@ -19,8 +19,9 @@ def build(request):
     for name in ('classifier_dropout', 'classifier_dropout_prob', 'seq_classif_dropout'):
         if hasattr(settings, name):
             setattr(settings, name, request['dropout'])
-    return transformers.AutoModelForSequenceClassification.from_pretrained(
-        request['model'], config=settings, dtype=torch.float32).to(DEVICE)
+    kind = transformers.AutoModelForTokenClassification if request['of_tokens'] else \
+        transformers.AutoModelForSequenceClassification
+    return kind.from_pretrained(request['model'], config=settings, dtype=torch.float32).to(DEVICE)
 
 
 def inputs_of(model, ids, segments):
@@ -53,6 +54,8 @@ def main(request_path, answer_path):
 
     def forward(split, rows, **labels):
         inputs = inputs_of(model, arrays[f'{split}_ids'][rows], arrays[f'{split}_segments'][rows])
+        if labels and request['of_tokens']:
+            labels['labels'] = labels['labels'][:, :inputs['input_ids'].shape[1]].contiguous()
         with torch.autocast(DEVICE.type, kind, kind != torch.float32):
             return model(**inputs, **labels)
 
@@ -70,10 +73,12 @@ def main(request_path, answer_path):
         for split in request['splits']:
             lengths = (arrays[f'{split}_ids'] != 0).sum(1)
             order = np.argsort(lengths, kind='stable')
+            parts = np.split(order, range(request['eval_batch_size'], len(order), request['eval_batch_size']))
             with torch.no_grad():
-                logits = [forward(split, rows).logits.float().cpu().numpy()
-                          for rows in np.split(order, range(request['eval_batch_size'], len(order),
-                                                            request['eval_batch_size']))]
+                logits = [forward(split, rows).logits.float().cpu().numpy() for rows in parts]
+            if request['of_tokens']:
+                width = arrays[f'{split}_ids'].shape[1]
+                logits = [np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0))) for part in logits]
             outputs[f'{split}_{epoch}'] = np.concatenate(logits)[np.argsort(order)]
         print(f'epoch {epoch + 1} of {request["epochs"]}', flush=True)
     np.savez(request['outputs'], **outputs)

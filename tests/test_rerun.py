@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import knobs_of
+from test_scripts import options, start
 
 import config
 from checks import rerun
@@ -20,7 +22,7 @@ def peer(monkeypatch):
         given.update(request)
         with np.load(request['rows']) as arrays:
             given['rows'] = dict(arrays)
-        right = np.eye(request['labels'])[given['dev_gold']]
+        right = np.eye(request['labels'])[given['dev_gold']]        # of NONE, -1, that of the last label
         np.savez(request['outputs'], **{f'dev_{epoch}': right if epoch == 1 else 0 * right
                                         for epoch in range(request['epochs'])})
         return {}
@@ -49,6 +51,22 @@ def test_transformers_gets_the_runs_tokens_and_recipe(runs, peer, tmp_path, caps
     assert row[2] == json.loads((runs['RTE'] / 'metrics.json').read_text())['best']['accuracy']
     assert row[3] == 1.0        # of the best epoch
     assert '| mean of 1 | dev, accuracy | ' in capsys.readouterr().out
+
+
+def test_labels_of_words(tmp_path, tiny_bert, peer, capsys):
+    """As run_ner.py's: -100 where there is none; the outputs of tokens become scores of entities."""
+    script = load_script('tagging/WNUT17')
+    start(script, *options(tmp_path, tiny_bert, '--no-predict'))
+    folder = tmp_path / 'runs' / 'tagging' / 'WNUT17' / 'tiny-bert-seed42'
+    knobs = knobs_of(script, '--demo', f'--model={tiny_bert}', '--limit=48')
+    data = {split: script.prepare(knobs, script.load_data(knobs, split)) for split in ('train', 'dev')}
+    width = data['dev'].lengths.max()
+    peer['dev_gold'] = [np.pad(labels, (0, width - len(labels))) for labels in data['dev'].targets.values]
+    assert rerun.main(['python', str(folder), '--json', str(tmp_path / 'out.json')]) == 0
+    first = data['train'].targets.values[0]
+    assert peer['rows']['gold'][0, :len(first)].tolist() == np.where(first < 0, -100, first).tolist()
+    row, = json.loads((tmp_path / 'out.json').read_text())
+    assert (row[1], row[3]) == ('dev, f1', 1.0)
 
 
 def test_bad_input(runs, peer, tmp_path, capsys):
