@@ -371,6 +371,8 @@ def verdict(best, last):
     if any(significant):
         which = 'best' if significant[0] else 'last'
         return f'Significant at the {which} epoch only: the idea may change how much choosing the epoch gains.'
+    if significance.smallest_p(best.pairs) > significance.LEVEL:
+        return 'So few pairs can show no difference.'
     if best.noticeable is None:
         return 'No difference is shown.'
     return f'No difference is shown; one of less than {best.noticeable:.2f} points could well have been missed.'
