@@ -119,6 +119,7 @@ class Knobs:
     demo_settings = DEMO        # what --demo sets, unless the command line says otherwise
     saves_memory = '--maxlen'   # what is to be lowered beside --batch-size
     cut = {}                    # how texts that are too long are cut, where not as in tokenize(): its options for that
+    found = ()                  # knobs for which 0 means: found out by the run, whose config.json then has the number
 
     # What and where
     model: str = knob('bert-base-uncased', f'a folder with a checkpoint, or one of: {", ".join(MODELS)}')
@@ -426,6 +427,12 @@ TREC_URL = 'https://cogcomp.seas.upenn.edu/Data/QA/QC'
 XNLI_URL = 'https://dl.fbaipublicfiles.com/XNLI'
 WNUT_URL = 'https://raw.githubusercontent.com/leondz/emerging_entities_17/master'
 PEOPLE_URL = 'https://raw.githubusercontent.com/zjy-ucas/ChineseNER/master/data'
+SQUAD_URL = 'https://rajpurkar.github.io/SQuAD-explorer/dataset'
+CMRC_URL = 'https://github.com/ymcui/cmrc2018/raw/master/squad-style-data'
+DRCD_URL = 'https://github.com/DRCKnowledgeTeam/DRCD/raw/master'
+SQUAD_FILES = {'train-v1.1.json': 87599, 'dev-v1.1.json': 10570, 'train-v2.0.json': 130319, 'dev-v2.0.json': 11873}
+CMRC_FILES = {'cmrc2018_train.json': 10142, 'cmrc2018_dev.json': 3219}
+DRCD_FILES = {'DRCD_training.json': 26936, 'DRCD_dev.json': 3524, 'DRCD_test.json': 3493}
 SOURCES = {
     # 25,000 reviews to train on, 25,000 to test on, 50,000 without labels.
     'IMDB': Source({'aclImdb_v1.tar.gz': 100000}, (
@@ -456,6 +463,9 @@ SOURCES = {
         Download(f'{XNLI_URL}/XNLI-1.0.zip'),
         Download(f'{XNLI_URL}/XNLI-MT-1.0.zip'),
     )),
+    'SQuAD': Source(SQUAD_FILES, tuple(Download(f'{SQUAD_URL}/{file}', file=file) for file in SQUAD_FILES)),
+    'CMRC2018': Source(CMRC_FILES, tuple(Download(f'{CMRC_URL}/{file}', file=file) for file in CMRC_FILES)),
+    'DRCD': Source(DRCD_FILES, tuple(Download(f'{DRCD_URL}/{file}', file=file) for file in DRCD_FILES)),
 }
 # What nobody may fetch without asking its authors, and where to ask.
 ON_APPLICATION = {
@@ -466,7 +476,9 @@ ON_APPLICATION = {
 # What the scripts beside the nine train on, as Task.million_tokens.
 MILLION_TOKENS = {'documents/Yahoo': 180.0, 'documents/IMDB': 6.6, 'documents/TREC': 0.06, 'chinese/XNLI': 18.0,
                   'chinese/LCQMC': 6.0, 'chinese/BQ': 2.7, 'chinese/ChnSentiCorp': 1.0, 'tagging/MSRA': 2.0,
-                  'tagging/PeopleDaily': 1.0, 'tagging/WNUT17': 0.1}
+                  'tagging/PeopleDaily': 1.0, 'tagging/WNUT17': 0.1,
+                  # Windows, with the question in each; estimated.
+                  'reading/DRCD': 17.0, 'reading/SQuAD': 15.0, 'reading/CMRC2018': 8.5}
 
 
 def million_tokens(task):

@@ -15,7 +15,7 @@ from engine.launch import launch
 from engine.layers import Dropout
 from engine.optimizers import build_optimizer
 from engine.prediction import Predictor
-from engine.run import say_shared, write_predictions, write_test_scores
+from engine.run import say_shared, write_configuration, write_predictions, write_test_scores
 from engine.targets import Masked, PerRow, PerToken, Replaced
 from engine.tokens import tokenize
 from engine.training import train
@@ -25,7 +25,7 @@ __all__ = [
     'Replaced', 'UserError', 'build_encoder', 'build_fresh_encoder', 'build_optimizer', 'classifier', 'data_file',
     'hidden_words', 'keras', 'launch', 'load_head', 'load_tsv', 'model_of', 'open_model', 'read_lines',
     'replaced_tokens', 'say_shared', 'splits', 'swap_pairs', 'tf', 'tokenize', 'train', 'use_xla', 'write_answers',
-    'write_predictions', 'write_test_scores',
+    'write_configuration', 'write_predictions', 'write_test_scores',
 ]
 
 # ---- TSV rows -------------------------------------------------------------------------------------------------------

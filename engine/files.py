@@ -100,15 +100,21 @@ def csv_rows(path):
 
 
 def read_json(path):
+    """The object in a JSON file, as a dict. Raises UserError."""
+    settings = read_any_json(path)
+    if not isinstance(settings, dict):
+        raise UserError(f'{path}: a JSON object is expected.')
+    return settings
+
+
+def read_any_json(path):
+    """What a JSON file holds, an object, a list or a value. Raises UserError."""
     try:
-        settings = json.loads('\n'.join(read_lines(path)))
+        return json.loads('\n'.join(read_lines(path)))
     except json.JSONDecodeError as error:
         raise UserError(f'{path}, line {error.lineno}: not valid JSON: {error.msg}.') from error
     except (RecursionError, ValueError) as error:       # nested too deeply, a number of too many digits
         raise UserError(f'{path}: not read: {error}.') from error
-    if not isinstance(settings, dict):
-        raise UserError(f'{path}: a JSON object is expected.')
-    return settings
 
 
 DAMAGED = tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError      # raised by open_tar_gz()
@@ -195,6 +201,7 @@ def write_json(path, content):
 STATE, WEIGHTS = 'state.safetensors', 'model.safetensors'       # of the run under way, of its best epoch
 EARLIER = 'earlier.safetensors'     # the weights of the epoch that was the best when the state was saved
 METRICS = 'metrics.json'
+BETWEEN_TEXTS = ' | '       # in dev_predictions.tsv, where several texts are accepted as the answer
 
 
 def run_folder(knobs):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.backend import keras, tf
-from engine.files import METRICS, metric_names, one_line, show, show_value, write_file, write_json
+from engine.files import BETWEEN_TEXTS, METRICS, metric_names, one_line, show, show_value, write_file, write_json
 from engine.targets import PerRow
 
 
@@ -88,17 +88,21 @@ def write_mistakes(path, data, answers, losses):
     names = ('loss', 'label', 'prediction', 'row', 'file', 'line', 'text_a', 'text_b')
     lines = ['\t'.join(names)]
     gold = [gold_text(data, example.label) for example in data.examples]
-    is_right = [answer == text for answer, text in zip(answers, gold, strict=True)]
+    is_right = [answer == text or is_accepted(answer, example.label)
+                for answer, text, example in zip(answers, gold, data.examples, strict=True)]
     for i in np.lexsort((is_right, -losses)):       # by the losses first
         example = data.examples[i]
-        row = (f'{losses[i]:.4f}', gold[i], answers[i], i, Path(example.file).name, example.line,
+        row = (f'{losses[i]:.4f}', one_line(gold[i]), one_line(answers[i]), i, Path(example.file).name, example.line,
                one_line(example.text_a), one_line(example.text_b or ''))
         lines.append('\t'.join(map(str, row)))
     write_file(path, '\n'.join(lines) + '\n')
 
 
 def gold_text(data, label):
-    """A label as text: the name of its class, the score, or what it is; of several labels all."""
+    """A label as text: the name of its class, the score, or what it is; of several labels all, of accepted texts
+    every different one."""
+    if has_texts(label):
+        return BETWEEN_TEXTS.join(dict.fromkeys(label))
     if isinstance(label, tuple | list):
         return ' '.join(gold_text(data, part) for part in label)
     if isinstance(label, int) and data.labels:
@@ -106,6 +110,15 @@ def gold_text(data, label):
     if isinstance(label, int | float):
         return f'{label:g}'
     return label or ''
+
+
+def has_texts(label):
+    """Whether a label is a number of accepted texts."""
+    return isinstance(label, tuple | list) and all(isinstance(part, str) for part in label)
+
+
+def is_accepted(answer, label):
+    return has_texts(label) and answer in label
 
 
 def losses_of(model, data, outputs):

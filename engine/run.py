@@ -5,6 +5,7 @@
     model.safetensors vocab.txt                 the weights of the best epoch
     dev_predictions.tsv dev_outputs.npz         of the best epoch: dev, the worst mistakes first, and the outputs
     <TASK>.tsv <TASK>_outputs.npz               the same for the test set, in the leaderboard's or the task's format
+    <TASK>_nbest.json <TASK>_null_odds.json     of questions: more than one answer each, and how sure it is of none
     state.safetensors earlier.safetensors       while it is unfinished: what it goes on from
 """
 
@@ -125,7 +126,7 @@ def status(knobs):
         if not finished and not unfinished(knobs):
             return Status.NEW
         before = read_json(folder / 'config.json')
-        changed = differences(before, now, finished)
+        changed = differences(before, now, finished, knobs.found)
     except (UserError, LookupError, TypeError, AttributeError) as error:
         raise not_a_run(folder, error) from error
     if changed:
@@ -143,11 +144,12 @@ def unfinished(knobs):
     return not knobs.fresh and not several_machines() and (run_folder(knobs) / STATE).is_file()
 
 
-def differences(before, now, finished):
+def differences(before, now, finished, found=()):
     """In words, what two configurations have different that changes numbers; between two parts of an unfinished run the
-    versions of libraries count, too."""
+    versions of libraries count, too. found: see config.Knobs."""
+    to_be_found = [name for name in found if now['knobs'][name] == 0]
     changed = [f'{name}: {before["knobs"].get(name)} -> {value}' for name, value in now['knobs'].items()
-               if name not in config.FREE and before['knobs'].get(name) != value]
+               if name not in (*config.FREE, *to_be_found) and before['knobs'].get(name) != value]
     hashes = before['source_sha256']
     changed += [f'{name} was edited' for name, value in now['source_sha256'].items() if hashes.get(name) != value]
     if not finished:
@@ -240,11 +242,17 @@ def begin(knobs):
     write_json(folder / METRICS, {'finished': False, 'best': None, 'last': None, 'epochs': []})
     for path in result_files(folder):
         path.unlink()
-    for pattern in (WEIGHTS, EARLIER, 'metrics.csv', 'curve.png', 'dev_predictions.tsv', '*.npz'):
+    for pattern in (WEIGHTS, EARLIER, 'metrics.csv', 'curve.png', 'dev_predictions.tsv', '*.npz', '*_nbest.json',
+                    '*_null_odds.json'):
         for path in folder.glob(pattern):
             path.unlink()
-    write_json(folder / 'config.json', configuration(knobs))
+    write_configuration(knobs)
     write_file(folder / 'vocab.txt', (model_of(knobs).folder / 'vocab.txt').read_bytes())
+
+
+def write_configuration(knobs):
+    """Write config.json; again, at the end of a run, where it has found a knob of knobs.found out."""
+    write_json(run_folder(knobs) / 'config.json', configuration(knobs))
 
 
 def write_outputs(path, outputs, examples):
@@ -262,14 +270,14 @@ def write_outputs(path, outputs, examples):
         np.savez(file, **arrays)
 
 
-def write_predictions(knobs, name, examples, outputs, text):
-    """Keep a model's outputs for test examples, and what they say as the file `name`: in the run's folder, and in the
-    results folder."""
+def write_predictions(knobs, name, examples, outputs, text, split='test'):
+    """Keep a model's outputs for test examples, or those of another split, and what they say as the file `name`: in the
+    run's folder, and in the results folder."""
     path = run_folder(knobs) / name
     write_outputs(path.with_name(f'{path.stem}_outputs.npz'), outputs, examples)
     write_file(path, text)
     flush(path)
-    write_result(knobs, name, text)
+    write_result(knobs, name, text, split)
 
 
 def result_files(folder):
@@ -278,13 +286,13 @@ def result_files(folder):
                   for path in folder.glob(f'{outputs.name.removesuffix("_outputs.npz")}.*'))
 
 
-def write_result(knobs, name, text):
+def write_result(knobs, name, text, split='test'):
     """A file for the leaderboard in the results folder."""
     path = Path(knobs.results_dir) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, text)
     flush(path)
-    print(f'test predictions: {path}')
+    print(f'{split} predictions: {path}')
 
 
 def say_shared(name, examples, train):

@@ -125,7 +125,9 @@ def tokenize(knobs, examples, **cut):
     apart, each with the whole of text_a in front where there are two. joined: all windows of an example are one row,
     as InWindows; where no stride is given, a window begins where the one before it ends.
 
-    offsets: keep the place of each token in its text, for Tokens.row(). All four are knobs.cut unless they are given.
+    longest_a: before all this the first text of a pair, a question say, is cut to so many tokens.
+
+    offsets: keep the place of each token in its text, for Tokens.row(). All five are knobs.cut unless they are given.
     Says so where the vocabulary does not fit. Raises UserError for a stride that would skip text, and where windows
     have no room.
     """
@@ -141,7 +143,8 @@ def tokenize(knobs, examples, **cut):
     return rows
 
 
-def make_rows(vocabulary, maxlen, examples, labels=(), cache=None, offsets=False, keep='head', stride=0, joined=False):
+def make_rows(vocabulary, maxlen, examples, labels=(), cache=None, offsets=False, keep='head', stride=0, joined=False,
+              longest_a=0):
     """tokenize() with a Vocabulary, and the folder where token ids are kept, if they shall be."""
     if (stride or joined) and keep != 'head':
         raise UserError('Windows hold the whole text: stride= and keep= do not go together.')
@@ -159,6 +162,8 @@ def make_rows(vocabulary, maxlen, examples, labels=(), cache=None, offsets=False
     which = np.array([[numbers[text] for text in column] for column in columns]).T      # (examples, texts)
     text_starts = np.cumsum(cut.counts, dtype=np.int64) - cut.counts
     starts, counts = text_starts[which], cut.counts[which].astype(np.int64)
+    if longest_a and pair:
+        counts[:, 0] = np.minimum(counts[:, 0], longest_a)
     room = maxlen - 2 - pair
     example, piece_texts = np.arange(len(examples)), list(range(1 + pair))
     if stride or joined:
@@ -213,8 +218,8 @@ def windows(examples, starts, counts, room, stride):
         if size < 1 or stride > size and length > size:
             beside = ' beside the first text' if before else ''
             skipped = f', and windows that begin {stride} apart would skip some' if stride else ''
-            raise UserError(f'{examples[i].file}, line {examples[i].line}: a window has room for {max(size, 0)} tokens'
-                            f'{beside}{skipped}. Choose a smaller stride or a larger --maxlen.')
+            raise UserError(f'{place_of(examples[i])}: a window has room for {max(size, 0)} tokens{beside}{skipped}. '
+                            'Choose a smaller stride or a larger --maxlen.')
         begin = 0
         while True:
             example.append(i)
@@ -224,3 +229,9 @@ def windows(examples, starts, counts, room, stride):
                 break
             begin += stride or size
     return np.array(example), np.array(window_starts), np.array(window_counts)
+
+
+def place_of(example):
+    """Where an example comes from, for messages: its id, where it has one, says more than a line of a JSON file."""
+    where = f'question {example.index}' if isinstance(example.index, str) else f'line {example.line}'
+    return f'{example.file}, {where}'

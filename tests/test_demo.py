@@ -3,7 +3,7 @@
 import tarfile
 
 import config
-from checks import make_demo, make_demo_chinese, make_demo_documents, make_demo_tagging
+from checks import make_demo, make_demo_chinese, make_demo_documents, make_demo_reading, make_demo_tagging
 
 DEMO = config.ROOT / 'demo'
 
@@ -24,5 +24,6 @@ def test_the_committed_files_are_what_the_programs_make(tmp_path):
     make_demo.main(tmp_path)
     make_demo_documents.main(tmp_path)
     make_demo_chinese.main(tmp_path)
+    make_demo_reading.main(tmp_path)
     make_demo_tagging.main(tmp_path)
     assert contents(tmp_path) == contents(DEMO)

@@ -138,11 +138,14 @@ def make_tar(folder):
     return file.getvalue()
 
 
+SINGLE_FILES = 'IMDB', 'TREC', 'SQuAD', 'CMRC2018', 'DRCD', 'WNUT17', 'PeopleDaily'
+
+
 def test_the_data_of_other_scripts(server, fetch, tmp_path, monkeypatch):
     """From the same kinds of files as the official ones: an archive that stays one, single files, one that is
     unpacked, two that are. What holds another number of texts does not appear."""
     demo = config.ROOT / 'demo'
-    server.files = {f'/{path.name}': path.read_bytes() for name in ('IMDB', 'TREC', 'WNUT17', 'PeopleDaily')
+    server.files = {f'/{path.name}': path.read_bytes() for name in SINGLE_FILES
                     for path in (demo / name).iterdir()}
     server.files['/yahoo_answers_csv.tgz'] = make_tar(demo / 'Yahoo')
     for name, folder, pattern in (('chnsenticorp.zip', 'chnsenticorp', 'ChnSentiCorp/*.tsv'),
@@ -157,7 +160,11 @@ def test_the_data_of_other_scripts(server, fetch, tmp_path, monkeypatch):
             'WNUT17': {'wnut17train.conll': 500, 'emerging.dev.conll': 120, 'emerging.test.annotated': 120},
             'MSRA': {'train.txt': 500, 'test.txt': 120},
             'PeopleDaily': {'example.train': 500, 'example.dev': 120, 'example.test': 120},
-            'XNLI': {'xnli.dev.tsv': 132, 'xnli.test.tsv': 110, 'multinli.train.zh.tsv': 600}}
+            'XNLI': {'xnli.dev.tsv': 132, 'xnli.test.tsv': 110, 'multinli.train.zh.tsv': 600},
+            'SQuAD': {f'{split}-v{version}.json': rows for split, rows in (('train', 360), ('dev', 72))
+                      for version in ('1.1', '2.0')},
+            'CMRC2018': {'cmrc2018_train.json': 720, 'cmrc2018_dev.json': 144},
+            'DRCD': {'DRCD_training.json': 720, 'DRCD_dev.json': 144, 'DRCD_test.json': 144}}
     for name, source in config.SOURCES.items():
         downloads = [each._replace(url=f'{server.url}/{each.url.rsplit("/")[-1]}', sha256='')
                      for each in source.downloads]

@@ -299,7 +299,7 @@ def test_files_that_do_not_match_are_refused(content, message, tmp_path, capsys)
     assert score.main(['tagging/MSRA', str(tmp_path / 'gold'), str(tmp_path / 'predictions')]) == 2
     assert message in capsys.readouterr().err
     assert score.main(['MSRA', str(tmp_path / 'gold')]) == 2
-    assert 'give two files, GOLD and PREDICTIONS' in capsys.readouterr().err
+    assert 'name two files, with the right answers' in capsys.readouterr().err
 
 
 def test_the_three_differ_in_their_data_alone():

@@ -26,7 +26,7 @@ import numpy as np
 
 import config
 from engine.console import markdown_table
-from engine.files import UserError, status_of, write_file, write_json
+from engine.files import BETWEEN_TEXTS, UserError, status_of, write_file, write_json
 from tools import records, significance
 
 EPOCHS = ('best', 'last')       # of each run, both compared
@@ -165,7 +165,7 @@ def error_of(answer, is_score):
     """0 or 1, or how far a score is from the right one."""
     if is_score:
         return abs(float(answer.prediction) - float(answer.label))
-    return float(answer.prediction != answer.label)
+    return float(answer.prediction not in answer.label.split(BETWEEN_TEXTS))
 
 
 def is_number(text):

@@ -15,6 +15,9 @@ The other classes of transformers compute another head than ours (ElectraForSequ
 DistilBertForSequenceClassification have one more dense layer): there DST holds the encoder, and beside it
 classifier.safetensors with our head and a README.md that shows how to compute its logits.
 
+A run of reading/ with the plain head becomes BertForQuestionAnswering, or that of its family: its logits are the run's
+wherever an answer may begin or end.
+
 A run of tagging/ becomes BertForTokenClassification, or that of its family. What a CRF has besides the logits is in
 crf.safetensors: transitions, from the row's label to the column's, start and end.
 
@@ -213,10 +216,16 @@ def convert_run(folder, checkpoint, names):
     """A fine-tuned model: transformers' class where it computes the same head, else encoder and head apart."""
     script, knobs, model = open_run(checkpoint.folder)
     head = dict(checkpoint.read(set(checkpoint.shapes) - set(names)))
+    if any(name.startswith('joint/') for name in head):
+        raise UserError(f'{checkpoint.path}: no class of transformers has its joint head. A run with --head plain can '
+                        'be converted.')
     crf = {name.removeprefix('crf/'): head.pop(name) for name in sorted(head) if name.startswith('crf/')}
     if set(head) != {'classifier/kernel', 'classifier/bias'}:
         raise UserError(f'{checkpoint.path}: the head has the variables {", ".join(sorted(head))}; only one dense '
                         f'layer, classifier, can be converted. Was {script.__name__}.py edited?')
+    if model.output_shape[1:] == (2, None):
+        convert_positions(folder, checkpoint, names, knobs, model, head)
+        return
     scale = np.float32(np.prod([layer.scale for layer in model.layers if type(layer).__name__ == 'Rescaling']))
     of_tokens = token_axis(model.outputs[0]) is not None
     check_head(checkpoint, knobs, model, head, scale, of_tokens)
@@ -270,6 +279,30 @@ def check_head(checkpoint, knobs, model, head, scale, of_tokens):
             raise UserError(f"{checkpoint.folder}: the run's logits are not those of one dense layer on the encoder's "
                             f'{which}. Its build_model() was edited, and what it computes has no '
                             'place in a transformers model; tools.export takes it as it is.')
+
+
+def convert_positions(folder, checkpoint, names, knobs, model, head):
+    """A model of where in a paragraph the answer begins and ends, with one dense layer as its head: transformers' class
+    for question answering, which leaves it to its user to pass over question and padding."""
+    exact_products()
+    with contextlib.redirect_stdout(io.StringIO()):     # which variables were read
+        encoder = build_encoder(knobs)
+    vectors = keras.Model(encoder.inputs, encoder.sequence)
+    for ids, segments in sample_batches(checkpoint.folder, knobs):
+        logits = model([ids, segments], training=False).numpy()
+        plain = vectors([ids, segments], training=False).numpy() @ head['classifier/kernel'] + head['classifier/bias']
+        plain = np.where(logits <= -1e9, logits, plain.transpose(0, 2, 1))      # where no answer can be
+        if not np.abs(plain - logits).max() <= 1e-5 * np.abs(logits[logits > -1e9]).max():
+            raise UserError(f"{checkpoint.folder}: the run's logits are not those of one dense layer on the encoder's "
+                            'tokens. Its build_model() was edited, and what it computes has no place in a '
+                            'transformers model.')
+    family = checkpoint.family
+    tensors, settings = hugging_face_parts(folder, checkpoint, names, f'{family}.')
+    tensors |= {'qa_outputs.weight': np.ascontiguousarray(head['classifier/kernel'].T),
+                'qa_outputs.bias': head['classifier/bias']}
+    print('classifier/kernel, classifier/bias -> qa_outputs.weight, transposed, qa_outputs.bias')
+    save(folder / 'model.safetensors', tensors)
+    write_json(folder / 'config.json', settings | {'architectures': [f'{CLASSES[family]}ForQuestionAnswering']})
 
 
 def convert(source, target, model_dir=config.Knobs.model_dir, generator=False):

@@ -4,6 +4,8 @@
     uv run -m tools.download all bert-base-uncased      # all: the ten folders of GLUE, the diagnostic set among them
     uv run -m tools.download IMDB TREC Yahoo            # for documents/
     uv run -m tools.download ChnSentiCorp XNLI          # for chinese/
+    uv run -m tools.download SQuAD CMRC2018 DRCD        # for reading/
+    uv run -m tools.download WNUT17 MSRA PeopleDaily    # for tagging/
 
 The scripts call it at first use. A folder appears whole and checked or not at all, and one that is there is left alone.
 A broken transfer goes on where it stopped. The addresses are in config.py, in the tables of tasks, models and sources.
@@ -203,7 +205,7 @@ def check_source(name, folder):
             raise Wrong(f'{file} is missing')
         try:
             rows = count_texts(folder / file)
-        except (*DAMAGED, csv.Error, UnicodeDecodeError) as error:
+        except (*DAMAGED, csv.Error, ValueError, LookupError, TypeError) as error:
             raise Wrong(f'{file} is damaged or another file ({error}). {ANOTHER_SERVER}') from error
         if rows != expected:
             raise Wrong(f'{file} has {rows} texts instead of {expected}')
@@ -212,7 +214,7 @@ def check_source(name, folder):
 
 def count_texts(path):
     """The texts in a file: the .txt of an archive whose names are numbers, the rows of a .csv, those of a .tsv below
-    its header, the sentences of a file of a word a line, or the lines."""
+    its header, the sentences of a file of a word a line, the questions of a .json, or the lines."""
     if path.name.endswith('.tar.gz'):
         with open_tar_gz(path) as archive:
             return sum(member.isfile() and bool(re.search(r'/\d+_\d+\.txt$', member.name)) for member in archive)
@@ -222,6 +224,9 @@ def count_texts(path):
     if path.suffix in ('.conll', '.annotated', '.train', '.dev', '.test', '.txt'):
         is_word = [bool(line.strip()) for line in path.read_bytes().split(b'\n')]
         return sum(here and not before for before, here in zip([False, *is_word], is_word, strict=False))
+    if path.suffix == '.json':
+        articles = json.loads(path.read_bytes())['data']
+        return sum(len(paragraph['qas']) for article in articles for paragraph in article['paragraphs'])
     lines = path.read_bytes().rstrip(b'\r\n').count(b'\n') + 1
     return lines - 1 if path.suffix == '.tsv' else lines
 

@@ -153,6 +153,7 @@ def export(folder, form, output, fresh=False):
     """Write the run in `folder` as 'savedmodel' or 'onnx' into the new folder `output`, whole or not at all. Raises
     UserError."""
     from engine.files import UserError, whole_folder, write_json
+    from engine.prediction import token_axis
     from engine.vocabulary import load_vocabulary
     from tools.runs import exact_products, open_run, require, sample_batches, settings_of
     output = output.resolve()
@@ -165,6 +166,9 @@ def export(folder, form, output, fresh=False):
     _, knobs, model = open_run(folder, precision='float32', jit=False)
     if len(model.outputs) > 1 or len(model.inputs) > 2:
         raise UserError(f'{folder}: only models with one output, for texts alone, are exported so far.')
+    if token_axis(model.output) not in (None, 0):
+        raise UserError(f'{folder}: its answers are looked for among outputs for tokens, and the model gives these '
+                        'alone. tools.convert makes a model for transformers of it.')
     if any(layer.name == 'crf' for layer in model.layers):
         raise UserError(f'{folder}: its answers are the best paths by its CRF, and the model gives logits alone. '
                         'Export a run without --crf.')

@@ -25,7 +25,7 @@ from scipy.special import softmax
 import config
 import snippets
 from engine.batches import for_prediction
-from engine.files import UserError, first_line, read_json, read_lines, status_of
+from engine.files import UserError, first_line, one_line, read_json, read_lines, status_of
 from engine.prediction import Predictor, in_file_order
 from engine.tokens import make_rows
 from engine.vocabulary import load_vocabulary
@@ -120,8 +120,9 @@ def answer_lines(outputs, answers, settings, form):
     """The lines to print, header included: the answers, and the probability of every label where they are known."""
     if not settings['probabilities']:
         if form == 'tsv':
-            return ['prediction', *answers]
-        return [json.dumps({'prediction': answer if settings['labels'] else float(answer)}) for answer in answers]
+            return ['prediction', *map(one_line, answers)]
+        is_score = not settings['labels'] and isinstance(outputs, np.ndarray) and outputs.shape == (len(answers), 1)
+        return [json.dumps({'prediction': float(answer) if is_score else answer}) for answer in answers]
     labels = settings['labels']
     shares = [[f'{share:.6f}' for share in row] for row in softmax(outputs.astype(np.float64), -1)]
     if form == 'tsv':

@@ -38,10 +38,10 @@ def load_script(task):
 
 def task_named(name):
     """What a run calls the script of this name, with its folder or without: 'WNUT17' is 'tagging/WNUT17'."""
-    if '/' in name or (config.ROOT / f'{name}.py').is_file():
+    paths = sorted(config.ROOT.glob(f'*/{name}.py')) if name.isidentifier() else []
+    if (config.ROOT / f'{name}.py').is_file() or not paths:
         return name
-    paths = sorted(config.ROOT.glob(f'*/{name}.py'))
-    return f'{paths[0].parent.name}/{name}' if paths else name
+    return f'{paths[0].parent.name}/{name}'
 
 
 def open_run(folder, **changed):

@@ -6,24 +6,29 @@
     uv run -m tools.score MNLI MNLI-m.tsv MNLI-mm.tsv           # matched, then mismatched
     uv run -m tools.score CoLA runs/CoLA/bert-base-uncased-seed42/dev_predictions.tsv
     uv run -m tools.score WNUT17 datasets/WNUT17/emerging.test.annotated results/WNUT17.conll   # gold, then predictions
+    uv run -m tools.score SQuAD dev-v2.0.json SQuAD.json --null-odds SQuAD_null_odds.json
 
-TASK is a script. PREDICTIONS are in the leaderboard's format, index<TAB>prediction with this header: an answer for each
-gold row, in any order, for each gold file one. An index is the example's as the script's load_data() gives it: for all
-dev files of GLUE the row's number from 0. Or it is one dev_predictions.tsv of a run, for all gold files together.
+TASK is a script, with or without its folder. PREDICTIONS are in the leaderboard's format, index<TAB>prediction with
+this header: an answer for each gold row, in any order, for each gold file one. An index is the example's as the
+script's load_data() gives it: for all dev files of GLUE the row's number from 0. Or it is one dev_predictions.tsv of a
+run, for all gold files together.
 
 Gold are the task's dev files; --gold names another labelled file with the same columns, once for each dev file of the
 task (MNLI: matched, then mismatched). The scores are those of the script's score(), which gets labels as one-hot rows,
 and scores as they are written, within 0 and 5. STSB.py writes three decimals and cuts what is outside: the scores of
 its files differ a little from those of its outputs.
 
-Of tagging tasks GOLD and PREDICTIONS are files of a word a line, with tabs or blanks between columns, the tag in the
-last one, and the same words.
+A script with files of another kind, whose score_files() knows them, gets two files, first the one with the right
+answers: of tagging/ a word a line, with tabs or blanks between columns, the tag in the last one, and the same words in
+both; of reading/ the official JSON. --null-odds, for SQuAD 2.0: {id: how sure it is that there is no answer} as JSON;
+best_... are then the scores with the thresholds on these that fit best.
 
 Exit status 0, or 2 where an answer is missing, doubled, of no row or not one of the task's.
 """
 
 import argparse
 import dataclasses
+import inspect
 import sys
 import tempfile
 from pathlib import Path
@@ -160,11 +165,26 @@ def outputs_of(answers, labels):
 # ---- The command line ------------------------------------------------------------------------------------------------
 
 
+def score_two(script, args):
+    """Print what the script's own score_files() says. Raises UserError."""
+    if len(args.predictions) != 2 or args.gold:
+        raise UserError(f'{args.task}: name two files, with the right answers and with the predictions.')
+    more = {}
+    if args.null_odds:
+        if 'null_odds' not in inspect.signature(script.score_files).parameters:
+            raise UserError(f'--null-odds: {args.task} has no questions without an answer.')
+        more['null_odds'] = args.null_odds
+    for name, value in script.score_files(*args.predictions, **more).items():
+        print(f'{name} {value:.6g}' if name.endswith('threshold') else f'{name} {show_value(value)}')
+
+
 def run(args):
     script = load_script(task_named(args.task))
     if hasattr(script, 'score_files'):
-        score_two_files(script, args)
+        score_two(script, args)
         return
+    if args.null_odds:
+        raise UserError(f'--null-odds: {args.task} has no questions without an answer.')
     for path in args.predictions:
         read_header(path)       # before the gold files, which may be long
     data = load_gold(script, args.data_dir, args.gold, args.predictions[0].parent)
@@ -178,17 +198,6 @@ def run(args):
     print(f'{number} {show_value(float(np.mean(list(scores.values()))))}{mean}')
 
 
-def score_two_files(script, args):
-    """Print the scores of a task that has files of its own kind."""
-    if len(args.predictions) != 2 or args.gold:
-        raise UserError(f'{args.task}: give two files, GOLD and PREDICTIONS.')
-    for path in args.predictions:
-        if not path.is_file():
-            raise UserError(f'{path}: no such file.')
-    for name, value in script.score_files(*args.predictions).items():
-        print(f'{name} {show_value(value)}')
-
-
 def main(argv=None):
     """The command line. Returns 0 when the scores are printed, else 2."""
     parser = argparse.ArgumentParser(prog='python -m tools.score', description=__doc__, allow_abbrev=False,
@@ -196,9 +205,10 @@ def main(argv=None):
     parser.add_argument('task', help=f'a script: {", ".join(config.TASKS)}')
     parser.add_argument('predictions', nargs='+', type=Path, metavar='PREDICTIONS.tsv',
                         help="in the leaderboard's format, one for each gold file; or a run's dev_predictions.tsv; of "
-                             'tagging tasks GOLD PREDICTIONS')
+                             'tagging/ and reading/ GOLD PREDICTIONS')
     parser.add_argument('--gold', action='append', type=Path, metavar='FILE',
                         help="in place of the task's dev file; MNLI: twice, matched and mismatched")
+    parser.add_argument('--null-odds', type=Path, metavar='FILE', help='SQuAD 2.0: {id: how sure of no answer} as JSON')
     parser.add_argument('--data-dir', default=config.Knobs.data_dir, help='GLUE (%(default)s)')
     return status_of(run, parser.parse_intermixed_args(argv))
 

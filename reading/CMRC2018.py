@@ -1,0 +1,90 @@
+"""CMRC 2018 (Cui et al. 2019), in Chinese: which piece of a paragraph answers a question? Scored by exact match and F1.
+
+    uv run reading/CMRC2018.py --demo              # a whole run on the small data set in demo/
+    uv run reading/CMRC2018.py                     # BERT-base
+    uv run reading/CMRC2018.py --model chinese-electra-180g-base --seed 3    # every knob is an option: --help
+
+Expect on dev: BERT-base exact match 63.5, F1 83.6 (ymcui/cmrc2018, baseline; not yet rerun here).
+The test set is hidden: without a file cmrc2018_test.json of your own, the dev predictions are what is written.
+"""
+
+import snippets
+from engine.answers import evaluate_cmrc
+from reading import questions
+from snippets import keras
+
+# ---- Knobs ----------------------------------------------------------------------------------------------------------
+
+knobs = questions.ChineseKnobs(
+    maxlen=512,                                         # from here on: ymcui/cmrc2018, baseline
+    epochs=2,
+    learning_rate={'bert': 3e-5, 'electra-small': 3e-4},        # the same; ymcui/Chinese-ELECTRA; 1e-4 base, 5e-5 large
+)
+
+# ---- Data -----------------------------------------------------------------------------------------------------------
+
+
+def load_data(knobs, split):
+    """The questions of 'train', 'dev' or 'test'; both forms of the files are read."""
+    name = f'cmrc2018_{split}.json'
+    path = snippets.data_file(knobs, f'CMRC2018/{name}', f'CMRC2018/squad-style-data/{name}')
+    return questions.load(knobs, split, path)
+
+
+# ---- Model ----------------------------------------------------------------------------------------------------------
+
+
+def build_model(knobs, rows):
+    """For every token of a row how likely the answer begins there, and how likely it ends there; [CLS] stands for: not
+    in this window. `rows` sets the schedule's length."""
+    encoder = snippets.build_encoder(knobs)
+    head = questions.joint_head if knobs.head == 'joint' else questions.plain_head
+    model = keras.Model(*head(knobs, encoder))
+    # Every batch brings weights, 0 for rows that only fill it up: a loss of your own multiplies by them, then takes the
+    # mean. The mean is over beginnings and ends alike.
+    model.compile(optimizer=snippets.build_optimizer(knobs, model, rows, lookup=encoder.words.embeddings),
+                  loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                  jit_compile=snippets.use_xla(knobs, rows), steps_per_execution=knobs.steps_per_execution)
+    return model
+
+
+# ---- Score and run --------------------------------------------------------------------------------------------------
+
+
+def predict(predictor, data):
+    """The best answers to every question, (questions, 1 + n_best, 3): see questions.predict()."""
+    return questions.predict(predictor, data)
+
+
+def score(outputs, data):
+    """{metric: value} of what predict() returns for dev, by the official definition."""
+    return questions.score(evaluate_cmrc, answers(outputs, data), data)
+
+
+def answers(outputs, data):
+    """What is written for every question: a piece of its paragraph."""
+    return questions.best_texts(outputs, data)
+
+
+def score_files(gold, predictions):
+    """{metric: value} of a file of predictions, {id: text}, for a file with answers (tools.score)."""
+    return evaluate_cmrc(*questions.read_predictions(gold, predictions))
+
+
+def main(knobs):
+    """From the files to the predictions of the test file or, where there is none, of dev."""
+    splits = questions.splits(knobs, 'CMRC2018/cmrc2018_test.json')
+    data = {split: questions.prepare(knobs, load_data(knobs, split)) for split in splits}
+    knobs = questions.with_longest_answer(knobs, data['train'])
+    model = build_model(knobs, len(data['train']))
+    best = snippets.train(knobs, model, data['train'], data['dev'], score, answers, predict=predict)
+    if knobs.predict:
+        split = splits[-1]
+        outputs = predict(best, data[split])
+        if split == 'test' and data['test'].targets is not None:        # it has answers
+            snippets.write_test_scores(knobs, data, score(outputs, data['test']))
+        questions.write(knobs, 'CMRC2018', split, data[split], outputs, answers(outputs, data[split]))
+
+
+if __name__ == '__main__':
+    snippets.launch(main, knobs, __doc__)
