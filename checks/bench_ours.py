@@ -251,7 +251,8 @@ def evaluate(predictor, data, examples):
     figures = {'dev_padding': 1 - data.lengths.sum() / sum(tf.size(ids).numpy() for ids, _ in inputs)}
     if 0 < examples < len(data):        # evenly spaced from the longest to the shortest
         order = np.concatenate(rows)[:len(data)]
-        data = tokenize(predictor.knobs, [data.examples[i] for i in order[::-(-len(data) // examples)]])
+        chosen = dict.fromkeys(data.example[order[::-(-len(data) // examples)]])        # each once
+        data = tokenize(predictor.knobs, [data.examples[i] for i in chosen])
         _, inputs = batches_of(data)
     predictor.predict(data)         # traces it, and compiles where it does
     seconds = []
@@ -306,10 +307,17 @@ def prepare(request):
                                                           'epsilon', 'clip_norm', 'dropout', 'warmup')
             } | {'eval_batch_size': settled.eval_batch_size if GPUS else PEER_ROWS,
                  'labels': len(settled.labels) or 1, 'examples': len(examples['train']),
-                 'of_words': isinstance(examples['train'][0].label, tuple)} | {
+                 'kind': kind_of(examples['train'][0])} | {
                 split: [(x.text_a, x.text_b, x.label) for x in rows]
                 for split, rows in (('train', train), ('dev', examples['dev']))})
     return {'model': knobs['model'], 'peer': files}
+
+
+def kind_of(example):
+    """What the peer is to make of examples: 'texts' with one label, 'words' with one each, 'questions'."""
+    if not isinstance(example.label, tuple):
+        return 'texts'
+    return 'words' if example.text_b is None else 'questions'
 
 
 def peer_model(request, folder):

@@ -55,8 +55,10 @@ def fit(model, batches, loss, updates, request):
 
 def tokenize(tokenizer, rows, request):
     """One {'input_ids': ..., 'label': ...} an example."""
-    if request['of_words']:
+    if request['kind'] == 'words':
         return tokenize_words(tokenizer, rows, request)
+    if request['kind'] == 'questions':
+        return tokenize_questions(tokenizer, rows, request)
     pairs = [row[1] for row in rows] if rows[0][1] is not None else None
     longest = {'max_length': request['maxlen']} if request['pad'] == 'longest' else \
         {'max_length': max(MAX, request['maxlen']), 'padding': 'max_length'}
@@ -78,6 +80,22 @@ def tokenize_words(tokenizer, rows, request):
     return result
 
 
+def tokenize_questions(tokenizer, rows, request):
+    """The same for windows over paragraphs, as run_qa.py: they overlap by 128 tokens. Where the answers are makes no
+    difference in speed: all begin and end at [CLS]."""
+    columns = tokenizer([row[0] for row in rows], [row[1] for row in rows], truncation='only_second',
+                        max_length=request['maxlen'], stride=min(128, request['maxlen'] // 3),
+                        return_overflowing_tokens=True)
+    columns.pop('overflow_to_sample_mapping')
+    return [dict(zip(columns, values, strict=True)) | {'label': [0, 0]}
+            for values in zip(*columns.values(), strict=True)]
+
+
+MODELS = {'texts': transformers.AutoModelForSequenceClassification,
+          'words': transformers.AutoModelForTokenClassification,
+          'questions': transformers.AutoModelForQuestionAnswering}
+
+
 def main(request_path, answer_path):
     request = json.loads(Path(request_path).read_text())
     request |= json.loads(Path(request['file']).read_text())
@@ -93,20 +111,20 @@ def main(request_path, answer_path):
     answer = {'tokenization_examples_per_second': len(train) / seconds,
               'tokenization_tokens_per_second': sum(sum(row['attention_mask']) for row in train) / seconds}
     device = torch.device('cuda' if CUDA else 'cpu')
-    settings = transformers.AutoConfig.from_pretrained(request['model'], num_labels=request['labels'])
+    labels = 2 if request['kind'] == 'questions' else request['labels']      # the beginning and the end
+    settings = transformers.AutoConfig.from_pretrained(request['model'], num_labels=labels)
     for name in ('classifier_dropout', 'classifier_dropout_prob', 'seq_classif_dropout'):
         if hasattr(settings, name):
             setattr(settings, name, request['dropout'])
-    kind = transformers.AutoModelForTokenClassification if request['of_words'] else \
-        transformers.AutoModelForSequenceClassification
-    model = kind.from_pretrained(request['model'], config=settings, dtype=torch.float32).to(device)
+    kind = request['kind']
+    model = MODELS[kind].from_pretrained(request['model'], config=settings, dtype=torch.float32).to(device)
 
     def collate(rows):
         batch = tokenizer.pad([{k: v for k, v in row.items() if k != 'label'} for row in rows], return_tensors='pt')
         if model.config.model_type == 'distilbert':
             batch.pop('token_type_ids')
         labels = [row['label'] for row in rows]
-        if request['of_words']:
+        if kind == 'words':
             width = batch['input_ids'].shape[1]
             labels = [of_row + [-100] * (width - len(of_row)) for of_row in labels]
         return {k: v.to(device) for k, v in batch.items()}, torch.tensor(labels, device=device)
@@ -126,6 +144,8 @@ def main(request_path, answer_path):
     def loss(batch):
         inputs, labels = batch
         sizes.append(inputs['input_ids'].numel())
+        if kind == 'questions':
+            return forward(inputs, start_positions=labels[:, 0], end_positions=labels[:, 1]).loss
         return forward(inputs, labels=labels).loss
 
     steps = -(-request['examples'] // request['batch_size'])
@@ -149,7 +169,7 @@ def main(request_path, answer_path):
         forward(collate(dev[0])[0])
         began = now()
         for rows in dev:
-            forward(collate(rows)[0]).logits.float().cpu().numpy()
+            forward(collate(rows)[0])[0].float().cpu().numpy()
         seconds = now() - began
     answer |= {'evaluation_examples_per_second': sum(map(len, dev)) / seconds,
                'evaluation_tokens_per_second': sum(sum(x['attention_mask']) for rows in dev for x in rows) / seconds,

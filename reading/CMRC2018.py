@@ -31,6 +31,11 @@ def load_data(knobs, split):
     return questions.load(knobs, split, path)
 
 
+def prepare(knobs, loaded):
+    """Their rows of tokens, with where in each the answer begins and ends."""
+    return questions.prepare(knobs, loaded)
+
+
 # ---- Model ----------------------------------------------------------------------------------------------------------
 
 
@@ -74,7 +79,7 @@ def score_files(gold, predictions):
 def main(knobs):
     """From the files to the predictions of the test file or, where there is none, of dev."""
     splits = questions.splits(knobs, 'CMRC2018/cmrc2018_test.json')
-    data = {split: questions.prepare(knobs, load_data(knobs, split)) for split in splits}
+    data = {split: prepare(knobs, load_data(knobs, split)) for split in splits}
     knobs = questions.with_longest_answer(knobs, data['train'])
     model = build_model(knobs, len(data['train']))
     best = snippets.train(knobs, model, data['train'], data['dev'], score, answers, predict=predict)

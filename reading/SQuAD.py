@@ -46,6 +46,11 @@ def load_data(knobs, split):
     return [question._replace(label=None) for question in loaded] if split == 'test' else loaded
 
 
+def prepare(knobs, loaded):
+    """Their rows of tokens, with where in each the answer begins and ends."""
+    return questions.prepare(knobs, loaded)
+
+
 # ---- Model ----------------------------------------------------------------------------------------------------------
 
 
@@ -97,7 +102,7 @@ def score_files(gold, predictions, null_odds=None):
 def main(knobs):
     """From the files to the predictions of the test file or, where there is none, of dev."""
     splits = questions.splits(knobs, f'SQuAD/test-v{knobs.version}.json')
-    data = {split: questions.prepare(knobs, load_data(knobs, split)) for split in splits}
+    data = {split: prepare(knobs, load_data(knobs, split)) for split in splits}
     knobs = questions.with_longest_answer(knobs, data['train'])
     model = build_model(knobs, len(data['train']))
     best = snippets.train(knobs, model, data['train'], data['dev'], score, answers, predict=predict)
