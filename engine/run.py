@@ -175,7 +175,7 @@ def say_finished(knobs):
               'again.')
         for path in result_files(folder):
             if not (Path(knobs.results_dir) / path.name).exists():
-                write_result(knobs, path.name, path.read_text())
+                write_result(knobs, path.name, path.read_bytes())
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise not_a_run(folder, error) from error
     (folder / STATE).unlink(missing_ok=True)
@@ -282,7 +282,7 @@ def write_predictions(knobs, name, examples, outputs, text, split='test'):
 
 def result_files(folder):
     """The files in a run's folder that are also in the results folder: those whose outputs lie beside them."""
-    return sorted(outputs.with_name(path.name) for outputs in folder.glob('*_outputs.npz')
+    return sorted(path for outputs in folder.glob('*_outputs.npz')
                   for path in folder.glob(f'{outputs.name.removesuffix("_outputs.npz")}.*'))
 
 

@@ -33,7 +33,7 @@ def load_data(knobs, split):
     if split == 'test':
         return words.load_conll(knobs, split, snippets.data_file(knobs, 'MSRA/test.txt', 'MSRA/dev.txt'))
     examples = words.load_conll(dataclasses.replace(knobs, limit=0), split, snippets.data_file(knobs, 'MSRA/train.txt'))
-    first = len(examples) - len(examples) // 10         # the last tenth, so that a text is not in both
+    first = len(examples) - max(1, len(examples) // 10)         # the last tenth, so that a text is not in both
     if split == 'dev':
         return examples[first:]
     return examples[:first][:knobs.limit or None]

@@ -173,7 +173,7 @@ def predict(predictor, data):
     result = []
     for example, of_words, which in zip(data.examples, scores, numbers, strict=True):
         everything = np.zeros((len(example.text_a.split(' ')), of_words.shape[1]), np.float32)
-        everything[:, 0] = NO_TOKENS
+        everything[:, data.labels.index('O')] = NO_TOKENS
         everything[which] = of_words
         result.append(everything)
     return result
