@@ -395,7 +395,7 @@ def test_sections_and_names(name):
     text = Path(SCRIPTS[name].__file__).read_text()
     assert re.findall(r'^# ---- (.*?) -+$', text, re.M) == SECTIONS
     assert re.findall(r'^def (\w+)', text, re.M) == [
-        'load_data', 'build_model', 'predict', 'score', 'answers', 'score_files', 'main']
+        'load_data', 'prepare', 'build_model', 'predict', 'score', 'answers', 'score_files', 'main']
     assert f'uv run reading/{name}.py' in text and 'Expect' in text
     assert len(text.splitlines()) <= 130
     assert function(f'reading/{name}', 'build_model') == function('reading/CMRC2018', 'build_model')
