@@ -119,7 +119,6 @@ class Knobs:
     demo_settings = DEMO        # what --demo sets, unless the command line says otherwise
     saves_memory = '--maxlen'   # what is to be lowered beside --batch-size
     cut = {}                    # how texts that are too long are cut, where not as in tokenize(): its options for that
-    found = ()                  # knobs for which 0 means: found out by the run, whose config.json then has the number
 
     # What and where
     model: str = knob('bert-base-uncased', f'a folder with a checkpoint, or one of: {", ".join(MODELS)}')
@@ -175,9 +174,11 @@ class Knobs:
     pooling: str = knob('auto', 'the vector that stands for the text; auto: as the model was trained',
                         choices=('auto', 'cls', 'pooler', 'mean'))
 
-    # No options, but what settle() finds out: the path of the script, and the recipe.
+    # No options, but what settle() finds out, the path of the script and the recipe; and the knobs that were left at 0,
+    # and whose number the run has found out.
     script: str = ''
     recipe: str = ''
+    found: tuple = ()
 
     @property
     def task(self):

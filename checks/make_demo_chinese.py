@@ -166,12 +166,17 @@ def write_model(folder, texts):
     (folder / 'model.safetensors').write_bytes(safetensors.numpy.save(values, {'format': 'pt'}))
 
 
-def main(folder):
-    files = make_files()
+def write_files(folder, files):
+    """files: {name: text}."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode())
+
+
+def main(folder):
+    files = make_files()
+    write_files(folder, files)
     write_model(folder / 'chinese-electra', ''.join(files.values()).replace('\ufeff', ''))
 
 

@@ -11,7 +11,7 @@ import json
 from random import Random
 
 import config
-from checks.make_demo_chinese import write_model
+from checks.make_demo_chinese import write_files, write_model
 
 SIZES = {'train': 120, 'dev': 24, 'test': 24}       # paragraphs
 words = str.split
@@ -147,10 +147,7 @@ def make_files():
 
 def main(folder):
     files = make_files()
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode())
+    write_files(folder, files)
     chinese_files = [text for name, text in files.items() if not name.startswith('SQuAD/')]
     write_model(folder / 'chinese-reading', ''.join(map(texts_in, chinese_files)))
 

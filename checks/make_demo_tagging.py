@@ -10,7 +10,7 @@ import argparse
 from random import Random
 
 import config
-from checks.make_demo_chinese import words, write_model
+from checks.make_demo_chinese import words, write_files, write_model
 
 SIZES = {'train': 500, 'dev': 120, 'test': 120}
 
@@ -107,10 +107,7 @@ def make_files():
 
 def main(folder):
     files = make_files()
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode())
+    write_files(folder, files)
     chinese = ''.join(text for name, text in files.items() if not name.startswith('WNUT17'))
     write_model(folder / 'chinese-tags', ''.join(line[0] for line in chinese.splitlines() if line))
 

@@ -60,6 +60,7 @@ def configuration(knobs):
     return {
         'task': knobs.task, 'recipe': knobs.recipe,
         'knobs': {field.name: getattr(knobs, field.name) for field in config.options(knobs)},
+        'found': list(knobs.found),
         'source_sha256': source_hashes(knobs.script),
         'versions': {'python': sys.version.split()[0]} | {name: importlib.metadata.version(name) for name in PACKAGES},
         'device': GPUS[0].name if GPUS else 'CPU', 'cores': os.cpu_count(),
@@ -126,7 +127,7 @@ def status(knobs):
         if not finished and not unfinished(knobs):
             return Status.NEW
         before = read_json(folder / 'config.json')
-        changed = differences(before, now, finished, knobs.found)
+        changed = differences(before, now, finished)
     except (UserError, LookupError, TypeError, AttributeError) as error:
         raise not_a_run(folder, error) from error
     if changed:
@@ -144,10 +145,10 @@ def unfinished(knobs):
     return not knobs.fresh and not several_machines() and (run_folder(knobs) / STATE).is_file()
 
 
-def differences(before, now, finished, found=()):
+def differences(before, now, finished):
     """In words, what two configurations have different that changes numbers; between two parts of an unfinished run the
-    versions of libraries count, too. found: see config.Knobs."""
-    to_be_found = [name for name in found if now['knobs'][name] == 0]
+    versions of libraries count, too. What the run has found out itself is no difference to a 0."""
+    to_be_found = [name for name in before.get('found', []) if now['knobs'][name] == 0]
     changed = [f'{name}: {before["knobs"].get(name)} -> {value}' for name, value in now['knobs'].items()
                if name not in (*config.FREE, *to_be_found) and before['knobs'].get(name) != value]
     hashes = before['source_sha256']
@@ -251,7 +252,7 @@ def begin(knobs):
 
 
 def write_configuration(knobs):
-    """Write config.json; again, at the end of a run, where it has found a knob of knobs.found out."""
+    """Write config.json; again, at the end of a run, where it has found a knob out."""
     write_json(run_folder(knobs) / 'config.json', configuration(knobs))
 
 
@@ -282,8 +283,11 @@ def write_predictions(knobs, name, examples, outputs, text, split='test'):
 
 def result_files(folder):
     """The files in a run's folder that are also in the results folder: those whose outputs lie beside them."""
-    return sorted(path for outputs in folder.glob('*_outputs.npz')
-                  for path in folder.glob(f'{outputs.name.removesuffix("_outputs.npz")}.*'))
+    paths = []
+    for outputs in folder.glob('*_outputs.npz'):
+        stem = outputs.name.removesuffix('_outputs.npz')
+        paths += folder.glob(f'{stem}.*')
+    return sorted(paths)
 
 
 def write_result(knobs, name, text, split='test'):

@@ -78,7 +78,7 @@ def score_files(gold, predictions):
 
 def main(knobs):
     """From the files to the predictions of the test file or, where there is none, of dev."""
-    splits = questions.splits(knobs, 'CMRC2018/cmrc2018_test.json')
+    splits = questions.splits(knobs, 'CMRC2018/cmrc2018_test.json', 'CMRC2018/squad-style-data/cmrc2018_test.json')
     data = {split: prepare(knobs, load_data(knobs, split)) for split in splits}
     knobs = questions.with_longest_answer(knobs, data['train'])
     model = build_model(knobs, len(data['train']))

@@ -24,7 +24,6 @@ from snippets import keras
 
 @dataclasses.dataclass
 class Knobs(questions.Knobs):
-    found = *questions.Knobs.found, 'null_threshold'
     version: str = knob('1.1', 'of the data; in 2.0 some questions have no answer', choices=('1.1', '2.0'))
     null_threshold: float = knob(0.0, 'how much higher the score of no answer must be than that of the best text, for '
                                  'questions whose answers are not known; 0: what is best on dev')

@@ -33,7 +33,6 @@ class Knobs(config.Knobs):
     """The scripts' knobs. There is no dropout in front of the heads, as in their sources."""
     unused = ('swap_pairs', 'skip_bad_rows', 'dropout', 'pooling')
     demo_settings = config.DEMO | {'maxlen': 48, 'stride': 16, 'max_query': 16, 'batch_size': 16}
-    found = ('max_answer',)
 
     stride: int = knob(128, 'tokens from the beginning of a window over a long paragraph to that of the next', 1, 511)
     max_query: int = knob(64, 'tokens of a question; what is longer is cut', 1, 500)
@@ -191,7 +190,7 @@ def with_longest_answer(knobs, data):
     longest = int(np.quantile(lengths, COVERED, method='inverted_cdf')) if len(lengths) else 1
     print(f'longest answer to be predicted: {longest} tokens, which {100 * COVERED:g} % of the training answers do not '
           f'exceed; the longest of them has {max(lengths, default=0)}')
-    return dataclasses.replace(knobs, max_answer=longest)
+    return dataclasses.replace(knobs, max_answer=longest, found=(*knobs.found, 'max_answer'))
 
 
 # ---- Heads ----------------------------------------------------------------------------------------------------------
@@ -236,7 +235,8 @@ def predict(predictor, data):
             nulls[row] = logits[0, 0] + logits[1, 0]
             logits = logits[:, places[row]:places[row] + data.counts[row, 1]]
             first, last, scores = best_spans(logits, may_begin[row], longest, knobs.n_best)
-            offsets = data.offsets[data.starts[row, 1]:][:data.counts[row, 1]]
+            begin = data.starts[row, 1]
+            offsets = data.offsets[begin:begin + data.counts[row, 1]]
             of_rows[row] = np.stack([offsets[first, 0], offsets[last, 1], scores], -1)
     best = np.full((len(data.examples), 1 + knobs.n_best, 3), (*NOBODY, LOWEST), np.float32)
     best[:, 0] = 0, 0, np.inf
@@ -306,7 +306,10 @@ def some_have_none(data):
 
 def with_null_threshold(knobs, outputs, dev_data):
     """The knobs with null_threshold as a number, found out from dev where it is 0."""
-    return dataclasses.replace(knobs, null_threshold=knobs.null_threshold or null_threshold(outputs, dev_data))
+    if knobs.null_threshold:
+        return knobs
+    threshold = null_threshold(outputs, dev_data)
+    return dataclasses.replace(knobs, null_threshold=threshold, found=(*knobs.found, 'null_threshold'))
 
 
 def score(evaluate, answers, data):
@@ -316,9 +319,9 @@ def score(evaluate, answers, data):
     return {name: scores[name] for name in ('em', 'f1')}
 
 
-def splits(knobs, test_file):
-    """'train', 'dev' and, where this file is in the data folder and its predictions are wanted, 'test'."""
-    has_test = knobs.predict and (Path(knobs.data_dir) / test_file).is_file()
+def splits(knobs, *test_files):
+    """'train', 'dev' and, where one of these files is in the data folder and its predictions are wanted, 'test'."""
+    has_test = knobs.predict and any((Path(knobs.data_dir) / file).is_file() for file in test_files)
     return ('train', 'dev', 'test') if has_test else ('train', 'dev')
 
 

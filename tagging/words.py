@@ -12,6 +12,8 @@ from engine.crf import path_scores
 from engine.files import UserError, read_lines
 from engine.vocabulary import say_once
 
+SCORE_OF_O = 20.0       # for a word of which the tokenizer leaves nothing; of the other tags 0
+
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
 
@@ -115,11 +117,10 @@ def prepare(knobs, examples):
     """Tokens (engine/tokens.py) of these sentences, windows of those that are too long; the first token of each word
     has its label, in the window in which it has the most text around it; all others have none."""
     data = snippets.tokenize(knobs, examples)
-    windows = len(data) - len(examples)
-    if windows:
-        longer = len(np.unique(data.example[1:][np.diff(data.example) == 0]))
+    longer = (np.bincount(data.example) > 1).sum()
+    if longer:
         say_once(f'{examples[0].file}: {longer} of {len(examples):,} sentences are longer than {knobs.maxlen} tokens '
-                 f'and read in windows.')
+                 'and read in windows.')
     if examples[0].label is None:
         return data
     labels = []
@@ -168,18 +169,16 @@ def predict(predictor, data):
         numbers[data.example[row]].append(words)
     scores, numbers = [np.concatenate(some) for some in scores], [np.concatenate(some) for some in numbers]
     layers = predictor.model.layers if predictor.model else []      # an exported model has no CRF
-    for crf in (layer for layer in layers if layer.name == 'crf'):
+    crf = next((layer for layer in layers if layer.name == 'crf'), None)
+    if crf:
         scores = path_scores(scores, crf.parameters())
     result = []
     for example, of_words, which in zip(data.examples, scores, numbers, strict=True):
         everything = np.zeros((len(example.text_a.split(' ')), of_words.shape[1]), np.float32)
-        everything[:, data.labels.index('O')] = NO_TOKENS
+        everything[:, data.labels.index('O')] = SCORE_OF_O
         everything[which] = of_words
         result.append(everything)
     return result
-
-
-NO_TOKENS = 20.0        # the score of O for a word of which the tokenizer leaves nothing; of the others 0
 
 
 # ---- Score ----------------------------------------------------------------------------------------------------------
@@ -218,18 +217,19 @@ def score_files(gold, predictions):
     for path, sentences in zip((gold, predictions), files, strict=True):
         if sentences[0].tags is None:
             raise UserError(f'{path}, line {sentences[0].line}: words without tags.')
-    for one, other in zip(*files, strict=False):
-        if one.words != other.words:
-            length = min(len(one.words), len(other.words))
-            i = next((i for i in range(length) if one.words[i] != other.words[i]), length)
-            wanted, found = (repr(''.join(words[i:i + 1])) if words[i:] else 'the end of the sentence'
-                             for words in (one.words, other.words))
-            raise UserError(f'{predictions}, line {other.line + i}: {found} instead of {wanted}, line {one.line + i} '
-                            f'of {gold}.')
+    for wanted, given in zip(*files, strict=False):
+        if wanted.words != given.words:
+            length = min(len(wanted.words), len(given.words))
+            i = next((i for i in range(length) if wanted.words[i] != given.words[i]), length)
+            raise UserError(f'{predictions}, line {given.line + i}: {word_at(given, i)} instead of '
+                            f'{word_at(wanted, i)}, line {wanted.line + i} of {gold}.')
     if len(files[0]) != len(files[1]):
         raise UserError(f'{predictions}: {len(files[1])} sentences instead of {len(files[0])}.')
-    tags = []
-    for sentences in files:
-        scheme = scheme_of(sentences)
-        tags.append([sentence.tags if scheme == 'IOB2' else to_iob2(sentence.tags) for sentence in sentences])
+    scheme = scheme_of(files[0])        # predictions are in that of the labels
+    tags = [[sentence.tags if scheme == 'IOB2' else to_iob2(sentence.tags) for sentence in sentences]
+            for sentences in files]
     return all_scores(*tags)
+
+
+def word_at(sentence, i):
+    return repr(sentence.words[i]) if i < len(sentence.words) else 'the end of the sentence'

@@ -17,6 +17,7 @@ from engine.answers import cmrc, evaluate_cmrc
 from engine.backend import keras, tf
 from engine.files import UserError, read_json
 from engine.prediction import Predictor
+from engine.run import differences
 from reading import questions
 from tools import predict, score
 from tools.compare import error_of
@@ -346,8 +347,14 @@ def test_a_whole_run(name, more, tmp_path, tiny_bert, capsys):
     assert predictions == read_json(folder / f'{name}.json')
     assert list(predictions) == [question.index for question in loaded]
     assert all(predictions[question.index] in question.text_b for question in loaded)
-    settled = read_json(folder / 'config.json')['knobs']
+    configuration = read_json(folder / 'config.json')
+    settled = configuration['knobs']
     assert settled['max_answer'] > 0
+    assert configuration['found'] == ['max_answer', *['null_threshold'] * (name == 'SQuAD')]
+    default = configuration | {'knobs': settled | {'max_answer': 0}}
+    assert differences(configuration, default, True) == []
+    chosen = configuration | {'found': []}      # a run with --max-answer is not the one without
+    assert differences(chosen, default, True) == [f'max_answer: {settled["max_answer"]} -> 0']
     n_best = read_json(folder / f'{name}_nbest.json')
     assert sum(answer['probability'] for answer in n_best[loaded[0].index]) == pytest.approx(1)
     assert (folder / f'{name}_null_odds.json').is_file() == (name == 'SQuAD')

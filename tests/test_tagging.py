@@ -302,6 +302,14 @@ def test_files_that_do_not_match_are_refused(content, message, tmp_path, capsys)
     assert 'name two files, with the right answers' in capsys.readouterr().err
 
 
+def test_the_scheme_is_that_of_the_labels(tmp_path, capsys):
+    """Predictions that open with I- alone are no IOB1 where the labels are IOB2."""
+    write(tmp_path, 'gold', '中 B-LOC\n人 O\n')
+    write(tmp_path, 'predictions', '中 I-LOC\n人 O\n')
+    assert score.main(['MSRA', str(tmp_path / 'gold'), str(tmp_path / 'predictions')]) == 0
+    assert 'f1 100.00\nf1_strict 0.00\n' in capsys.readouterr().out
+
+
 def test_the_three_differ_in_their_data_alone():
     for which in ('build_model', 'predict', 'score', 'answers', 'score_files', 'main'):
         assert len({function(f'tagging/{name}', which).replace(f'{name}.conll', f'{name}.txt').replace(name, '')

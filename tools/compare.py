@@ -209,7 +209,8 @@ def option_notes(pairs, names):
     notes = []
     for task, task_pairs in pairs.items():
         before, after = zip(*task_pairs, strict=True)
-        knobs = sorted({name for run in before + after for name in run.knobs} - {*config.FREE, 'seed'})
+        found = {name for run in before + after for name in run.settings.get('found', [])}      # not chosen
+        knobs = sorted({name for run in before + after for name in run.knobs} - {*config.FREE, 'seed', *found})
         for name in knobs:
             values = [sorted({str(run.knobs.get(name)) or 'empty' for run in side}) for side in (before, after)]
             notes += differences(f'{task}: {name}', values, names)
