@@ -180,12 +180,17 @@ def measure_run(request, script, knobs):
     seconds, tokens = time.perf_counter() - began, int(train_data.lengths.sum())
     figures = {'tokenization_examples_per_second': len(train_data) / seconds,
                'tokenization_tokens_per_second': tokens / seconds}
-    dev_data = tokenize(knobs, examples['dev'])
+    dev_data = rows_of(script, knobs, examples['dev'])
     model = script.build_model(knobs, len(train_data))
     predictor, more = train(request, knobs, model, train_data, dev_data,
                             functools.partial(row_flop, checkpoint.config, knobs.maxlen))
-    figures |= more | evaluate(predictor, dev_data, request['evaluation_examples'])
+    figures |= more | evaluate(predictor, script, dev_data, request['evaluation_examples'])
     return figures | about(knobs)
+
+
+def rows_of(script, knobs, examples):
+    """Tokens of these examples, as the script makes them."""
+    return getattr(script, 'prepare', tokenize)(knobs, examples)
 
 
 def about(knobs):
@@ -241,18 +246,18 @@ def train(request, knobs, model, data, dev_data, flop):
         'product_rate': products.rate(), 'utilisation': all_flop / seconds / products.rate() / devices}
 
 
-def evaluate(predictor, data, examples):
+def evaluate(predictor, script, data, examples):
     """The figures of predict() on (a part of) dev, beside those of the forward pass on the same batches."""
     def batches_of(data):
         rows = batches.for_prediction(data.lengths, predictor.knobs.eval_batch_size, predictor.widths)
         return rows, [inputs for inputs, in batches.prediction_stream(data, rows, predictor.widths)]
 
     rows, inputs = batches_of(data)
-    figures = {'dev_padding': 1 - data.lengths.sum() / sum(tf.size(ids).numpy() for ids, _ in inputs)}
+    figures = {'dev_padding': 1 - data.lengths.sum() / sum(tf.size(ids).numpy() for ids, *_ in inputs)}
     if 0 < examples < len(data):        # evenly spaced from the longest to the shortest
         order = np.concatenate(rows)[:len(data)]
         chosen = dict.fromkeys(data.example[order[::-(-len(data) // examples)]])        # each once
-        data = tokenize(predictor.knobs, [data.examples[i] for i in chosen])
+        data = rows_of(script, predictor.knobs, [data.examples[i] for i in chosen])
         _, inputs = batches_of(data)
     predictor.predict(data)         # traces it, and compiles where it does
     seconds = []
@@ -296,6 +301,11 @@ def prepare(request):
     files = {}
     for one in request['work']:
         script, settled = settle(request | one)
+        if one['length'] and hasattr(script, 'prepare'):
+            raise UserError(f'--length: a made-up text has one label, and {one["script"]} wants one for each word, or '
+                            'questions. Measure it on data of its own: --data-dir or --demo.')
+        if request['peer'] and getattr(settled, 'head', '') == 'joint':
+            raise UserError("--peer: transformers has nothing like ELECTRA's joint head. Choose --head plain.")
         examples = {split: examples_of(request | one, script, settled, split) for split in ('train', 'dev')}
         if common:
             train, most = examples['train'], max(PEER_EXAMPLES, (request['steps'] + 9) * settled.batch_size)

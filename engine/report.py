@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.backend import keras, tf
 from engine.files import BETWEEN_TEXTS, METRICS, metric_names, one_line, show, show_value, write_file, write_json
-from engine.targets import PerRow
+from engine.targets import PerRow, PerToken
 
 
 def best_row(rows):
@@ -142,12 +142,15 @@ def losses_of(model, data, outputs):
 
 
 def same_answer(data, answers):
-    """The answer that all examples get, in words, or '' where there is more than one."""
+    """The answer that all examples get, or where labels are for words all words, in words; '' where there is more than
+    one."""
+    gold = [gold_text(data, example.label) for example in data.examples]
+    if isinstance(data.targets, PerToken):
+        answers, gold = ' '.join(answers).split(), ' '.join(gold).split()
     if len(set(answers)) > 1 or len(answers) < 2:
         return ''
     if not data.labels:
-        return answers[0]
-    gold = [gold_text(data, example.label) for example in data.examples]
+        return answers[0] or 'an empty one'
     share = gold.count(answers[0]) / len(gold)
     is_majority = gold.count(answers[0]) == max(map(gold.count, set(gold)))
     which = 'the majority class' if is_majority else 'not even the majority class'

@@ -176,7 +176,7 @@ def say_finished(knobs):
               'again.')
         for path in result_files(folder):
             if not (Path(knobs.results_dir) / path.name).exists():
-                write_result(knobs, path.name, path.read_bytes())
+                write_result(knobs, path.name, path.read_bytes(), 'its')
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise not_a_run(folder, error) from error
     (folder / STATE).unlink(missing_ok=True)

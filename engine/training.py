@@ -24,7 +24,7 @@ from engine.prediction import Predictor
 
 
 def train(knobs, model, train_data, dev_data, score, answers=None, callbacks=(), predict=Predictor.predict,
-          panels=None):
+          losses=None, panels=None):
     """Train, score on dev after every leg (an epoch, or --score-every updates), end with the weights of the best one.
     Returns a Predictor with these weights. What is left behind: run.py.
 
@@ -32,6 +32,8 @@ def train(knobs, model, train_data, dev_data, score, answers=None, callbacks=(),
     is not defined (nan) counts as lower than any other, so that there always is a best one. answers: takes (outputs,
     data) and returns a text for each example, for the file of dev mistakes; without it the outputs on dev are not kept,
     either. predict: takes (predictor, data) and returns the outputs, where not all of what the model gives is needed.
+    losses: takes (outputs, data) and returns how wrong they are for each example, for that file, the worst first; as a
+    rule the loss of the model's own function is.
 
     panels: of a pre-training, {title: names of metrics}, what its curve shows. The weights of the last leg are kept
     then, not those of a best one: its score is the number of updates.
@@ -46,7 +48,7 @@ def train(knobs, model, train_data, dev_data, score, answers=None, callbacks=(),
     if any(getattr(output, '_keras_mask', None) is not None for output in model.outputs):
         raise UserError('An output of the model carries a Keras mask, by which Keras would scale its loss beyond the '
                         'weights of the batch. Build outputs for tokens on encoder.sequence, which has none.')
-    training = Training(knobs, model, train_data, dev_data, score, answers, callbacks, predict, panels)
+    training = Training(knobs, model, train_data, dev_data, score, answers, callbacks, predict, losses, panels)
     training.begin()
     with stopping.postponed():
         while training.stage() != Stage.DONE:
@@ -60,9 +62,9 @@ def train(knobs, model, train_data, dev_data, score, answers=None, callbacks=(),
 class Training:
     """A training under way. `progress` says how far it is."""
 
-    def __init__(self, knobs, model, train_data, dev_data, score, answers, callbacks, predict, panels=None):
+    def __init__(self, knobs, model, train_data, dev_data, score, answers, callbacks, predict, losses, panels):
         self.knobs, self.model, self.train_data, self.dev_data = knobs, model, train_data, dev_data
-        self.score, self.answers, self.predict, self.panels = score, answers, predict, panels
+        self.score, self.answers, self.predict, self.losses, self.panels = score, answers, predict, losses, panels
         self.folder, self.plan, self.progress = run_folder(knobs), make_plan(knobs, len(train_data)), state.Progress()
         most = config.XLA_LENGTHS if model.jit_compile else None
         batches = [rows for rows, _, _ in training_steps(knobs, train_data, 0)]
@@ -261,8 +263,14 @@ class Training:
             state.keep_weights(self.folder, weights, rows[-1]['update'], earlier_needed)
             if self.answers:
                 run.write_outputs(self.folder / 'dev_outputs.npz', outputs, self.dev_data.examples)
-                losses = np.zeros(len(self.dev_data.examples))
-                if self.predict is Predictor.predict:       # else its outputs may be no longer the model's
-                    losses = report.losses_of(self.model, self.dev_data, outputs)
-                report.write_mistakes(self.folder / 'dev_predictions.tsv', self.dev_data, answers, losses)
+                report.write_mistakes(self.folder / 'dev_predictions.tsv', self.dev_data, answers,
+                                      self.losses_of(outputs))
         report.write_metrics(self.folder, self.knobs, rows, self.panels)
+
+    def losses_of(self, outputs):
+        """How wrong the outputs on dev are for each example, (examples,); 0 where that is not known."""
+        if self.losses:
+            return self.losses(outputs, self.dev_data)
+        if self.predict is Predictor.predict:       # else the outputs may be no longer the model's
+            return report.losses_of(self.model, self.dev_data, outputs)
+        return np.zeros(len(self.dev_data.examples))

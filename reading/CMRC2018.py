@@ -9,7 +9,7 @@ The test set is hidden: without a file cmrc2018_test.json of your own, the dev p
 """
 
 import snippets
-from engine.answers import evaluate_cmrc
+from engine.answers import cmrc, evaluate_cmrc
 from reading import questions
 from snippets import keras
 
@@ -71,6 +71,11 @@ def answers(outputs, data):
     return questions.best_texts(outputs, data)
 
 
+def losses(outputs, data):
+    """How wrong every answer is: 1 less its F1."""
+    return questions.losses(cmrc, answers(outputs, data), data)
+
+
 def score_files(gold, predictions):
     """{metric: value} of a file of predictions, {id: text}, for a file with answers (tools.score)."""
     return evaluate_cmrc(*questions.read_predictions(gold, predictions))
@@ -82,7 +87,7 @@ def main(knobs):
     data = {split: prepare(knobs, load_data(knobs, split)) for split in splits}
     knobs = questions.with_longest_answer(knobs, data['train'])
     model = build_model(knobs, len(data['train']))
-    best = snippets.train(knobs, model, data['train'], data['dev'], score, answers, predict=predict)
+    best = snippets.train(knobs, model, data['train'], data['dev'], score, answers, predict=predict, losses=losses)
     if knobs.predict:
         split = splits[-1]
         outputs = predict(best, data[split])

@@ -15,7 +15,7 @@ import dataclasses
 
 import snippets
 from config import knob
-from engine.answers import evaluate_squad1, evaluate_squad2
+from engine.answers import evaluate_squad1, evaluate_squad2, squad2
 from reading import questions
 from snippets import keras
 
@@ -89,6 +89,11 @@ def answers(outputs, data):
     return ['' if null else text for null, text in zip(is_null, questions.best_texts(outputs, data), strict=True)]
 
 
+def losses(outputs, data):
+    """How wrong every answer is: 1 less its F1."""
+    return questions.losses(squad2, answers(outputs, data), data)
+
+
 def score_files(gold, predictions, null_odds=None):
     """{metric: value} of a file of predictions, {id: text}, for a file with answers (tools.score); of SQuAD 2.0 with a
     file {id: how sure it is that there is no answer} also the best thresholds on these."""
@@ -104,14 +109,14 @@ def main(knobs):
     data = {split: prepare(knobs, load_data(knobs, split)) for split in splits}
     knobs = questions.with_longest_answer(knobs, data['train'])
     model = build_model(knobs, len(data['train']))
-    best = snippets.train(knobs, model, data['train'], data['dev'], score, answers, predict=predict)
+    best = snippets.train(knobs, model, data['train'], data['dev'], score, answers, predict=predict, losses=losses)
     outputs = predict(best, data['dev'])
-    knobs = questions.with_null_threshold(knobs, outputs, data['dev'])
+    best.knobs = knobs = questions.with_null_threshold(knobs, outputs, data['dev'])
     snippets.write_configuration(knobs)
     if knobs.predict:
         split = splits[-1]
         if split == 'test':
-            outputs = predict(snippets.Predictor(knobs, best.model), data['test'])
+            outputs = predict(best, data['test'])
         questions.write(knobs, 'SQuAD', split, data[split], outputs, answers(outputs, data[split]),
                         questions.some_have_none(data['dev']))
 

@@ -319,6 +319,12 @@ def score(evaluate, answers, data):
     return {name: scores[name] for name in ('em', 'f1')}
 
 
+def losses(score_one, answers, data):
+    """1 less the F1 of a text for each question, (questions,), by a function of engine/answers.py."""
+    return np.array([1.0 - score_one(question.label, answer)['f1']
+                     for question, answer in zip(data.examples, answers, strict=True)])
+
+
 def splits(knobs, *test_files):
     """'train', 'dev' and, where one of these files is in the data folder and its predictions are wanted, 'test'."""
     has_test = knobs.predict and any((Path(knobs.data_dir) / file).is_file() for file in test_files)

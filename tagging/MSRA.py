@@ -85,6 +85,11 @@ def answers(outputs, data):
     return [' '.join(tags) for tags in words.tags_of(outputs, data)]
 
 
+def losses(outputs, data):
+    """How wrong the outputs for every sentence are: the mean cross-entropy of its words."""
+    return words.cross_entropy(outputs, data)
+
+
 def score_files(gold, predictions):
     """{metric: value} of a file of predictions against a labelled one, for tools.score."""
     return words.score_files(gold, predictions)
@@ -94,7 +99,7 @@ def main(knobs):
     """From the files to the predictions of the test set, whose labels, where it has any, are used once, at the end."""
     data = {split: prepare(knobs, load_data(knobs, split)) for split in snippets.splits(knobs)}
     model = build_model(knobs, len(data['train']))
-    best = snippets.train(knobs, model, data['train'], data['dev'], score, answers, predict=predict)
+    best = snippets.train(knobs, model, data['train'], data['dev'], score, answers, predict=predict, losses=losses)
     if knobs.predict:
         outputs, test = predict(best, data['test']), data['test']
         tags = words.tags_of(outputs, test)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from scipy.special import log_softmax
 
 import config
 import snippets
@@ -191,6 +192,12 @@ def tags_of(outputs, data):
 
 def gold_tags(data):
     return [[data.labels[i] for i in example.label] for example in data.examples]
+
+
+def cross_entropy(outputs, data):
+    """(sentences,): the mean over a sentence's words of the cross-entropy of the softmax of predict()'s outputs."""
+    return np.array([-log_softmax(scores, -1)[range(len(scores)), example.label].mean()
+                     for scores, example in zip(outputs, data.examples, strict=True)])
 
 
 def entity_f1(gold, predicted):

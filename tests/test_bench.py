@@ -44,6 +44,18 @@ def test_made_up_texts_have_their_length():
     assert set(data.counts) == {5} and set(data.lengths) == {5 * 128}       # 598 tokens in windows of 126
 
 
+@pytest.mark.parametrize('script, length, peer, message', [
+    ('tagging/WNUT17', 64, False, 'a made-up text has one label, and tagging/WNUT17 wants one for each word'),
+    ('reading/DRCD', 0, True, "transformers has nothing like ELECTRA's joint head")])
+def test_what_words_and_questions_cannot(script, length, peer, message, tmp_path):
+    request = {'work': [{'name': script, 'script': script, 'length': length}], 'random': '', 'peer': peer,
+               'folder': str(tmp_path), 'steps': 1, 'knobs': {'demo': True, 'model': config.DEMO['model']}}
+    if peer:
+        request['knobs'] |= {'model': str(config.ROOT / 'demo' / 'chinese-reading'), 'head': 'joint'}
+    with pytest.raises(bench.UserError, match=message):
+        bench_ours.prepare(request)
+
+
 def test_stratified_choice():
     lengths = np.sort(np.random.default_rng(0).gamma(2, 12, 5010).astype(int) + 5)
     batches = np.split(np.arange(5010), range(32, 5010, 32))

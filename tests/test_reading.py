@@ -365,13 +365,17 @@ def test_a_whole_run(name, more, tmp_path, tiny_bert, capsys):
         assert all(answers[row].prediction == text for row, text in enumerate(predictions.values()))
 
     metrics = read_json(folder / 'metrics.json')
+    assert np.mean([answer.loss for answer in answers.values()]) == pytest.approx(1 - metrics['best']['f1'], abs=1e-4)
     expected = metrics['test'] if name == 'DRCD' else metrics['best']
     capsys.readouterr()
     assert score.main([name, loaded[0].file, str(folder / f'{name}.json')]) == 0
     assert f'em {100 * expected["em"]:.2f}\nf1 {100 * expected["f1"]:.2f}\n' in capsys.readouterr().out
 
+    (tmp_path / 'results' / f'{name}.json').unlink()
     start(script, *args)
-    assert 'This run is finished' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert 'This run is finished' in said
+    assert f'its predictions: {tmp_path}/results/{name}.json' in said
     with pytest.raises(SystemExit):
         start(script, *args, '--max-answer=1')
     assert f'max_answer: {settled["max_answer"]} -> 1' in capsys.readouterr().err
@@ -402,14 +406,14 @@ def test_sections_and_names(name):
     text = Path(SCRIPTS[name].__file__).read_text()
     assert re.findall(r'^# ---- (.*?) -+$', text, re.M) == SECTIONS
     assert re.findall(r'^def (\w+)', text, re.M) == [
-        'load_data', 'prepare', 'build_model', 'predict', 'score', 'answers', 'score_files', 'main']
+        'load_data', 'prepare', 'build_model', 'predict', 'score', 'answers', 'losses', 'score_files', 'main']
     assert f'uv run reading/{name}.py' in text and 'Expect' in text
     assert len(text.splitlines()) <= 130
     assert function(f'reading/{name}', 'build_model') == function('reading/CMRC2018', 'build_model')
 
 
 def test_cmrc_and_drcd_differ_in_their_data_alone():
-    for which in ('predict', 'score', 'answers', 'score_files'):
+    for which in ('predict', 'score', 'answers', 'losses', 'score_files'):
         assert function('reading/CMRC2018', which) == function('reading/DRCD', which)
     one, other = (re.sub(rf'{name}|"""[\s\S]*?"""|splits = .*', '', function(f'reading/{name}', 'main'))
                   for name in ('CMRC2018', 'DRCD'))

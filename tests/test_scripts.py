@@ -214,11 +214,15 @@ def test_a_run_at_the_majority_class_says_so_and_still_has_a_best_epoch(tmp_path
         assert (folder / 'model.safetensors').is_file()
         assert metric in json.loads((folder / 'metrics.json').read_text())['best']
     examples = [snippets.Example('x', i, i, 'a', None, label) for i, label in enumerate([0, 1, 1, 1])]
-    data = SimpleNamespace(examples=examples, labels=('0', '1'))
+    data = SimpleNamespace(examples=examples, labels=('0', '1'), targets=None)
     same = report.same_answer(data, ['1'] * 4)
     assert same == '1 (the majority class, 75.0 % of dev)'
     assert 'not even the majority' in report.same_answer(data, ['0'] * 4)
-    assert report.same_answer(SimpleNamespace(examples=examples, labels=()), ['2.500'] * 4) == '2.500'
+    assert report.same_answer(SimpleNamespace(examples=examples, labels=(), targets=None), ['2.500'] * 4) == '2.500'
+    of_words = SimpleNamespace(examples=[row._replace(label=(0, 0, 1)[:2 + row.index % 2]) for row in examples],
+                               labels=('O', 'B-PER'), targets=snippets.PerToken([]))
+    assert report.same_answer(of_words, ['O O', 'O O O'] * 2) == 'O (the majority class, 80.0 % of dev)'
+    assert report.same_answer(of_words, ['O O', 'O O B-PER'] * 2) == ''
     assert report.same_answer(data, ['0', '1', '1', '1']) == ''
     report.say_scores([{'epoch': 1, 'loss': 1.0, 'mcc': 0.0, 'score': 0.0, 'same_answer': same}])
     assert 'best epoch gives every dev example the same answer, 1 (the majority class, 75' in capsys.readouterr().out

@@ -3,11 +3,14 @@
 import itertools
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import knobs_of
+from scipy.special import softmax
 from seqeval.metrics.sequence_labeling import get_entities
+from sklearn.metrics import log_loss
 from test_chinese import write
 from test_scripts import options, start
 from test_skeleton import function
@@ -111,6 +114,14 @@ def test_scores_in_both_senses():
     gold, predicted = [['B-PER', 'I-PER', 'O', 'B-LOC']], [['I-PER', 'I-PER', 'O', 'B-LOC']]
     scores = words.all_scores(gold, predicted)
     assert scores == {'f1': 1.0, 'f1_strict': pytest.approx(2 / 3), 'f1_LOC': 1.0, 'f1_PER': 1.0}
+
+
+def test_losses_are_the_cross_entropy_of_words():
+    logits = [np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]], np.float32)), np.array([[4.0, 0.0, 9.0]], np.float32)]
+    data = SimpleNamespace(examples=[SimpleNamespace(label=(1, 1)), SimpleNamespace(label=(2,))])
+    expected = [log_loss(example.label, softmax(scores, -1), labels=[0, 1, 2])
+                for scores, example in zip(logits, data.examples, strict=True)]
+    np.testing.assert_allclose(words.cross_entropy(logits, data), expected, rtol=1e-5)
 
 
 # ---- Words and tokens -----------------------------------------------------------------------------------------------
@@ -311,7 +322,7 @@ def test_the_scheme_is_that_of_the_labels(tmp_path, capsys):
 
 
 def test_the_three_differ_in_their_data_alone():
-    for which in ('build_model', 'predict', 'score', 'answers', 'score_files', 'main'):
+    for which in ('build_model', 'predict', 'score', 'answers', 'losses', 'score_files', 'main'):
         assert len({function(f'tagging/{name}', which).replace(f'{name}.conll', f'{name}.txt').replace(name, '')
                     for name in NAMES}) == 1
     for name in NAMES:

@@ -54,7 +54,7 @@ class Answer(NamedTuple):
     line: int
     text_a: str
     text_b: str
-    loss: float         # by the function that the run's model was compiled with; 0 where that is none of one output
+    loss: float         # by the script's losses() or the function that its model was compiled with; 0 where neither is
 
     @property
     def question(self):
