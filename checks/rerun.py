@@ -5,10 +5,10 @@
 PYTHON: an interpreter with torch and transformers. The runs are finished ones, of scripts that give one label or one
 score to each text, or a label to each word. transformers gets the token ids of their training, dev and test rows, and
 trains AutoModelForSequenceClassification as run_glue.py does, or AutoModelForTokenClassification as run_ner.py: batches
-padded to their longest row, AdamW without decay of biases and LayerNorm, a linear schedule, clipping, autocast for 16
-bits; batch size, epochs, learning rate, warm-up, weight decay, epsilon and dropout are the run's, learning rates by
-layer and CRFs are not there. As in the run the best epoch on dev counts. Scores are those of the script's own score().
-How fast both are is checks.bench's to say.
+padded to their longest row, AdamW without decay of biases and LayerNorm, clipping, autocast for 16 bits; batch size,
+epochs, learning rate, schedule, Adam's bias correction, weight decay, epsilon and dropout are the run's, learning rates
+by layer and CRFs are not there. Its batches are drawn at random. As in the run the best epoch on dev counts. Scores are
+those of the script's own score(). How fast both are is checks.bench's to say.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from engine.targets import PerToken
 from snippets import tokenize
 from tools.runs import given_to, load_script
 
-RECIPE = ('seed', 'epochs', 'batch_size', 'eval_batch_size', 'learning_rate', 'warmup', 'weight_decay', 'epsilon',
-          'clip_norm', 'dropout', 'precision')
+RECIPE = ('seed', 'epochs', 'batch_size', 'eval_batch_size', 'learning_rate', 'schedule', 'warmup', 'bias_correction',
+          'weight_decay', 'epsilon', 'clip_norm', 'dropout', 'precision')
 IGNORED = -100      # by the loss of transformers: tokens without a label
 
 

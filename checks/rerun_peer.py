@@ -32,6 +32,22 @@ def inputs_of(model, ids, segments):
     return inputs if model.config.model_type == 'distilbert' else inputs | {'token_type_ids': segments}
 
 
+def set_step(optimizer, request, step, steps):
+    """Set what the recipe says of this step, from 0, of so many: what WarmUpDecay and AdamW do with it in
+    engine/optimizers.py."""
+    peak, rising = request['learning_rate'], request['warmup'] * steps
+    if request['schedule'] == 'linear':
+        rising = int(rising)
+        rate = peak * min(step / rising if rising else 1, (steps - step) / max(steps - rising, 1))
+    else:
+        rate = peak * min(step / rising if rising else 1, 1) * (steps - step) / steps
+    # torch corrects both means of Adam. Without bias correction these factors take that back.
+    of_mean, of_squares = 1 - 0.9 ** (step + 1), (1 - 0.999 ** (step + 1)) ** 0.5
+    factor, epsilon = (1, 1) if request['bias_correction'] else (of_mean / of_squares, 1 / of_squares)
+    for group, decay in zip(optimizer.param_groups, (request['weight_decay'], 0), strict=True):
+        group |= {'lr': rate * factor, 'eps': request['epsilon'] * epsilon, 'weight_decay': decay / factor}
+
+
 def main(request_path, answer_path):
     request = json.loads(Path(request_path).read_text())
     transformers.set_seed(request['seed'])
@@ -44,12 +60,9 @@ def main(request_path, answer_path):
     decayed, others = [], []
     for name, value in model.named_parameters():
         (others if name.endswith('bias') or 'LayerNorm' in name else decayed).append(value)
-    optimizer = torch.optim.AdamW([{'params': decayed, 'weight_decay': request['weight_decay']},
-                                   {'params': others, 'weight_decay': 0.0}],
-                                  request['learning_rate'], eps=request['epsilon'])
+    optimizer = torch.optim.AdamW([{'params': decayed}, {'params': others}])
     count, size = len(gold), request['batch_size']
-    steps = -(-count // size) * request['epochs']
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, int(request['warmup'] * steps), steps)
+    steps, step = -(-count // size) * request['epochs'], 0
     kind = torch.float32 if request['precision'] == 'auto' else getattr(torch, request['precision'])
 
     def forward(split, rows, **labels):
@@ -66,9 +79,10 @@ def main(request_path, answer_path):
             forward('train', rows.numpy(), labels=gold[rows.to(DEVICE)]).loss.backward()
             if request['clip_norm']:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), request['clip_norm'])
+            set_step(optimizer, request, step, steps)
             optimizer.step()
-            schedule.step()
             optimizer.zero_grad()
+            step += 1
         model.eval()
         for split in request['splits']:
             lengths = (arrays[f'{split}_ids'] != 0).sum(1)
