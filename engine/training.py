@@ -32,8 +32,8 @@ def train(knobs, model, train_data, dev_data, score, answers=None, callbacks=(),
     is not defined (nan) counts as lower than any other, so that there always is a best one. answers: takes (outputs,
     data) and returns a text for each example, for the file of dev mistakes; without it the outputs on dev are not kept,
     either. predict: takes (predictor, data) and returns the outputs, where not all of what the model gives is needed.
-    losses: takes (outputs, data) and returns how wrong they are for each example, for that file, the worst first; as a
-    rule the loss of the model's own function is.
+    losses: takes (outputs, data) and returns how wrong they are for each example, by which that file is sorted; without
+    it that is the loss by the function the model was compiled with.
 
     panels: of a pre-training, {title: names of metrics}, what its curve shows. The weights of the last leg are kept
     then, not those of a best one: its score is the number of updates.
