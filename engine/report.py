@@ -144,13 +144,15 @@ def losses_of(model, data, outputs):
 def same_answer(data, answers):
     """The answer that all examples get, or where labels are for words all words, in words; '' where there is more than
     one."""
-    gold = [gold_text(data, example.label) for example in data.examples]
-    if isinstance(data.targets, PerToken):
-        answers, gold = ' '.join(answers).split(), ' '.join(gold).split()
+    def parts(texts):
+        return ' '.join(texts).split() if isinstance(data.targets, PerToken) else texts
+
+    answers = parts(answers)
     if len(set(answers)) > 1 or len(answers) < 2:
         return ''
     if not data.labels:
         return answers[0] or 'an empty one'
+    gold = parts([gold_text(data, example.label) for example in data.examples])
     share = gold.count(answers[0]) / len(gold)
     is_majority = gold.count(answers[0]) == max(map(gold.count, set(gold)))
     which = 'the majority class' if is_majority else 'not even the majority class'

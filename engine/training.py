@@ -62,7 +62,8 @@ def train(knobs, model, train_data, dev_data, score, answers=None, callbacks=(),
 class Training:
     """A training under way. `progress` says how far it is."""
 
-    def __init__(self, knobs, model, train_data, dev_data, score, answers, callbacks, predict, losses, panels):
+    def __init__(self, knobs, model, train_data, dev_data, score, answers, callbacks, predict, losses=None,
+                 panels=None):
         self.knobs, self.model, self.train_data, self.dev_data = knobs, model, train_data, dev_data
         self.score, self.answers, self.predict, self.losses, self.panels = score, answers, predict, losses, panels
         self.folder, self.plan, self.progress = run_folder(knobs), make_plan(knobs, len(train_data)), state.Progress()
