@@ -39,7 +39,7 @@ from checks.align import (
     report,
 )
 from engine.backend import tf
-from engine.batches import cut, training_batch
+from engine.batches import cut
 from engine.checkpoints import Checkpoint
 from engine.encoders import named_weights
 from engine.families import WORDS_HEADS
@@ -132,9 +132,11 @@ class Setup:
 
 
 def given_to(knobs, data, rows):
-    """(inputs, targets, weights) of these rows in training, with the tokens hidden that epoch 0 hides."""
-    counts = tf.nest.map_structure(np.sum, data.targets.counts(rows))
-    return training_batch(knobs, data, (rows, np.ones(len(rows), np.float32), counts), (), 0)
+    """(inputs, targets, weights) of these rows with the tokens hidden that epoch 0 hides; the weights make Keras's
+    means those over the tokens of this batch."""
+    ids, segments = data.batch(rows)
+    ids, places, targets, used = data.targets.batch(ids, rows, (knobs.seed, 0))
+    return (ids, segments, *places), targets, tf.nest.map_structure(lambda used: used * (used.size / used.sum()), used)
 
 
 def converted_parts(folder, is_electra, scratch):

@@ -203,7 +203,7 @@ def about(knobs):
 def train(request, knobs, model, data, dev_data, flop):
     """(Predictor, the figures of train(), which is given only some of the epoch's batches). flop: a function from a
     sequence's length to what training takes for it."""
-    whole_epoch = [rows for rows, _, _ in batches.training_steps(knobs, data, 0)]
+    whole_epoch = [rows for rows, _ in batches.training_steps(knobs, data, 0)]
     most = config.XLA_LENGTHS if model.jit_compile else None
     widths = batches.choose_widths(data.lengths, whole_epoch, most)     # from all of them, as ever
     chosen = stratified(whole_epoch, data.lengths, request['steps'], knobs.seed)

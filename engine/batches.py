@@ -106,29 +106,27 @@ def fewest_widths(longest, rows, allowed, most=None):
 
 
 def training_steps(knobs, data, epoch):
-    """Yield (rows, used, count) of every training step of an epoch. rows: (batch_size,), always full, so that XLA and
-    several devices see one shape; used: 1, or 0 for rows that only fill the last batch up; count: the elements with a
-    weight of the grad_accumulation steps that make one update, together; for several targets of each."""
+    """Yield (rows, row_weights) of every training step of an epoch, (batch_size,) each: always full, so that XLA and
+    several devices see one shape. Rows that only fill the last update up weigh 0, and the others there so much that the
+    weights of the grad_accumulation steps of every update have the mean 1."""
     size = knobs.batch_size * knobs.grad_accumulation
     for rows in epoch_batches(knobs, data, epoch):
-        count = tf.nest.map_structure(lambda counts: max(counts.sum(), 1), data.targets.counts(rows))
-        used = np.zeros(size, np.float32)
-        used[:len(rows)] = 1.0
+        weights = np.zeros(size, np.float32)
+        weights[:len(rows)] = size / len(rows)
         full = np.resize(rows, size)
-        for part, part_used in zip(cut(full, knobs.batch_size), cut(used, knobs.batch_size), strict=True):
-            yield part, part_used, count
+        yield from zip(cut(full, knobs.batch_size), cut(weights, knobs.batch_size), strict=True)
 
 
 def training_batch(knobs, data, step, widths, epoch):
     """((ids, segments, ...), targets, weights) of a step of training_steps(): see targets.py for the weights."""
-    rows, used, count = step
+    rows, row_weights = step
     ids, segments = data.batch(rows, widths)
-    ids, more, targets, weights = data.targets.batch(ids, rows, (knobs.seed, epoch))
+    ids, more, targets, used = data.targets.batch(ids, rows, (knobs.seed, epoch))
 
-    def weigh(weights, count):
-        is_used = used.reshape(-1, *[1] * (weights.ndim - 1))
-        return weights * is_used * np.float32(weights.size * knobs.grad_accumulation / count)
-    return (ids, segments, *more), targets, tf.nest.map_structure(weigh, weights, count)
+    def weigh(used, in_a_row):
+        of_rows = row_weights.reshape(-1, *[1] * (used.ndim - 1))
+        return used * of_rows * np.float32(used[0].size / in_a_row)
+    return (ids, segments, *more), targets, tf.nest.map_structure(weigh, used, data.targets.in_a_row)
 
 
 def training_stream(knobs, data, widths, plan, step=0):

@@ -1,14 +1,17 @@
 """What a model is to predict for a row of tokens, and what each row counts for.
 
 The contract of weights: a batch comes as (inputs, targets, weights). What only fills a batch up weighs 0: rows behind
-a short last batch, padding, tokens without a label. Everything else weighs the same, and the weights of a batch add up
-to its number of elements: 4 rows, 3 of them real: 4/3, 4/3, 4/3, 0. So Keras's mean of loss times weight, and that of
-whoever multiplies a loss by the weights before taking the mean, is the mean over what is really there. With
-grad_accumulation this holds for the batches that make one update, together.
+a short last batch, padding, tokens without a label. The others weigh so much that Keras's mean of loss times weight,
+and that of whoever multiplies a loss by the weights before taking the mean, is
+- of rows: the mean over those that are really there. 4 rows, 3 of them real, weigh 4/3, 4/3, 4/3, 0;
+- of tokens: the sum over those that have a label, divided by the number that so many rows have on average. So each
+  weighs the same in every batch. With the mean of each batch by itself tokens of short rows, which come together, would
+  weigh more than others.
+With grad_accumulation this holds for the batches that make one update, together.
 
 Targets are objects with these methods, for one of which a batch is (rows, width) token ids:
-- counts(rows): how many elements with a weight each of the rows has; where there are several targets with weights of
-  their own, of each;
+- in_a_row: how many elements with a weight a row has on average; where there are several targets with weights of their
+  own, of each;
 - batch(ids, rows, key): the inputs' token ids (other ones for masked language modelling), what else the model gets as
   input, the targets, and which of them have a weight, as 0 and 1; what is drawn at random depends on the row and on
   `key`, some whole numbers: (seed, epoch) in training, () in prediction;
@@ -33,9 +36,7 @@ class PerRow:
         targets = tf.nest.map_structure(
             lambda array: tf.TensorSpec((None, *array.shape[1:]), tf.as_dtype(array.dtype)), self.values)
         self.specs = (), targets, tf.TensorSpec((None,), tf.float32)
-
-    def counts(self, rows):
-        return np.ones(len(rows))
+        self.in_a_row = 1.0
 
     def batch(self, ids, rows, key):
         targets = tf.nest.map_structure(lambda array: array[rows], self.values)
@@ -61,11 +62,8 @@ class PerToken:
 
     def __init__(self, values, fill=0):
         self.values, self.fill = [np.asarray(labels, np.int32) for labels in values], fill
-        self.labelled = np.array([(labels != self.NONE).sum() for labels in self.values])
+        self.in_a_row = np.mean([(labels != self.NONE).sum() for labels in self.values])
         self.specs = (), tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None), tf.float32)
-
-    def counts(self, rows):
-        return self.labelled[rows]
 
     def batch(self, ids, rows, key):
         targets = np.full(ids.shape, self.NONE, np.int32)
@@ -106,9 +104,7 @@ class Masked:
         self.drawn = np.clip(np.round(share * data.lengths).astype(np.int32), 1, np.minimum(slots, data.tokens))
         places = targets = tf.TensorSpec((None, slots), tf.int32)
         self.specs = (places,), targets, tf.TensorSpec((None, slots), tf.float32)
-
-    def counts(self, rows):
-        return self.drawn[rows]
+        self.in_a_row = self.drawn.mean()
 
     def batch(self, ids, rows, key):
         order, fate, other = self.noise(ids, rows, key)
@@ -187,9 +183,7 @@ class Replaced(Masked):
         places, targets, used = self.specs
         self.specs = (places, (targets, tf.TensorSpec((None, None), tf.int32)),
                       (used, tf.TensorSpec((None, None), tf.float32)))
-
-    def counts(self, rows):
-        return self.drawn[rows], self.lengths[rows]
+        self.in_a_row = self.drawn.mean(), self.lengths.mean()
 
     def batch(self, ids, rows, key):
         hidden, places, targets, used = super().batch(ids, rows, key)

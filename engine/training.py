@@ -68,7 +68,7 @@ class Training:
         self.score, self.answers, self.predict, self.losses, self.panels = score, answers, predict, losses, panels
         self.folder, self.plan, self.progress = run_folder(knobs), make_plan(knobs, len(train_data)), state.Progress()
         most = config.XLA_LENGTHS if model.jit_compile else None
-        batches = [rows for rows, _, _ in training_steps(knobs, train_data, 0)]
+        batches = [rows for rows, _ in training_steps(knobs, train_data, 0)]
         widths = choose_widths(train_data.lengths, batches, most)
         self.predictor = Predictor(knobs, model, widths)
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=len(self.plan.leg_ends))

@@ -319,12 +319,14 @@ def test_a_million_samples():
 
 def first_batch(script, knobs, data):
     """A training batch, the compiled loss of it without dropout, its outputs and {name: gradient}."""
-    from engine.batches import training_batch, training_steps
+    from checks.align_pretraining import given_to
+    from engine.batches import training_steps
     model = script.build_model(knobs, len(data))
     random_numbers = np.random.default_rng(0)
     for variable in model.trainable_variables:      # biases and norms too shall count
         variable.assign_add(random_numbers.normal(0, 0.1, variable.shape))
-    inputs, targets, weights = training_batch(knobs, data, next(training_steps(knobs, data, 0)), (), 0)
+    rows, *_ = next(training_steps(knobs, data, 0))
+    inputs, targets, weights = given_to(knobs, data, rows)
     weights_of = {name: v for name, v in named_weights(model).items() if v.trainable}
     with tf.GradientTape() as tape:
         outputs = model(inputs, training=False)

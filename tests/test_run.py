@@ -156,7 +156,7 @@ def test_the_widths_are_chosen_from_the_steps_that_are_trained(tiny_bert):
     data = snippets.tokenize(knobs, [snippets.Example('x', i, i, 'a ' * n, None, i % 2) for i, n in enumerate(lengths)])
     model = CoLA.build_model(knobs, len(data))
     widths = Training(knobs, model, data, data, None, None, (), Predictor.predict).widths
-    steps = [rows for rows, _, _ in training_steps(knobs, data, 0)]
+    steps = [rows for rows, _ in training_steps(knobs, data, 0)]
     assert {len(rows) for rows in steps} == {8}
     assert widths == choose_widths(data.lengths, steps) != choose_widths(data.lengths, epoch_batches(knobs, data, 0))
 

@@ -524,8 +524,9 @@ def test_the_last_batch_is_filled_up_with_rows_that_weigh_nothing(tiny_bert):
 
 @pytest.mark.parametrize('steps', [1, 3])
 @pytest.mark.parametrize('kind', ['row', 'token', 'masked'])
-def test_the_mean_of_weighted_losses_is_that_of_what_is_labelled(tiny_bert, kind, steps):
-    """Of the batches that make one update together, with targets that stand for losses; the last update is short."""
+def test_what_is_labelled_weighs_the_same_in_all_batches(tiny_bert, kind, steps):
+    """The mean of weighted losses is their sum over the average number of labels, in the batches that make one update
+    together; with targets that stand for losses; the last update is short."""
     random = np.random.default_rng(0)
     data = of_lengths(random.integers(3, 30, 41), tiny_bert)
     per_token = [random.integers(-1, 9, length) for length in data.lengths]
@@ -548,8 +549,10 @@ def test_the_mean_of_weighted_losses_is_that_of_what_is_labelled(tiny_bert, kind
         means.append(np.mean(targets * weights))
     updates = batches.epoch_batches(knobs, data, 1)
     assert len(means) == steps * len(updates) and len(updates[-1]) < 41
+    average = np.mean([len(labelled(row)) for row in range(41)])
+    assert (average == 1) == (kind == 'row')
     for i, rows in enumerate(updates):
-        expected = np.concatenate([labelled(row) for row in rows]).mean()
+        expected = np.concatenate([labelled(row) for row in rows]).sum() / (average * len(rows))
         assert np.mean(means[steps * i:steps * (i + 1)]) == pytest.approx(expected, rel=1e-5)
 
 
