@@ -62,7 +62,8 @@ class PerToken:
 
     def __init__(self, values, fill=0):
         self.values, self.fill = [np.asarray(labels, np.int32) for labels in values], fill
-        self.in_a_row = np.mean([(labels != self.NONE).sum() for labels in self.values])
+        labelled = sum((labels != self.NONE).sum() for labels in self.values)
+        self.in_a_row = max(labelled, 1) / max(len(self.values), 1)     # weights are divided by it
         self.specs = (), tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None), tf.float32)
 
     def batch(self, ids, rows, key):
