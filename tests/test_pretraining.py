@@ -383,6 +383,19 @@ def test_an_electra_step_is_the_references(words, tmp_path):
     check_gradients(gradients, theirs)
 
 
+def test_tokens_of_both_losses_weigh_the_same_in_all_batches(words, tmp_path):
+    from engine.batches import training_batch, training_steps
+    knobs = settled(ELECTRA, knobs_of(ELECTRA, tmp_path, words))
+    data = ELECTRA.load_data(knobs)['train']
+    steps = list(training_steps(knobs, data, 0))
+    weights = [training_batch(knobs, data, step, (), 0)[2] for step in steps]
+    for of_loss in zip(*weights, strict=True):
+        average = sum(np.count_nonzero(of_batch) for of_batch in of_loss) / len(data)       # a row's tokens
+        for of_batch, (_, of_rows) in zip(of_loss, steps, strict=True):
+            share = of_batch[of_batch > 0] / of_batch.size      # in the mean of a batch
+            np.testing.assert_allclose(share, of_rows.max() / len(of_rows) / average, rtol=1e-5)
+
+
 def test_an_mlm_step_is_the_references(words, tmp_path, tiny_bert):
     """On from a checkpoint that has no head."""
     knobs = settled(MLM, knobs_of(MLM, tmp_path, words, '--model', tiny_bert))
