@@ -6,26 +6,34 @@ from typing import NamedTuple
 
 import config
 from engine.backend import keras, tf
-from engine.checkpoints import Made, download, model_of, open_model
-from engine.devices import use_xla
-from engine.encoders import Mean, build_encoder, build_fresh_encoder
-from engine.files import UserError, each_line, read_lines
-from engine.heads import Corrupt, hidden_words, load_head, replaced_tokens
-from engine.launch import launch
-from engine.layers import Dropout
-from engine.optimizers import build_optimizer
-from engine.prediction import Predictor
-from engine.run import say_shared, write_configuration, write_predictions, write_test_scores
-from engine.targets import Masked, PerRow, PerToken, Replaced
-from engine.tokens import tokenize
-from engine.training import train
+from engine.cli import launch
+from engine.data.targets import MaskedTokens, PerRow, PerToken, ReplacedTokens
+from engine.data.tokens import build_rows
+from engine.data.vocabulary import MAX_UNKNOWN_SHARE, load_vocabulary, print_once
+from engine.data.windows import WindowedTokens
+from engine.files import UserError, iterate_lines, read_lines
+from engine.model.checkpoints import ModelSpec, download, model_spec, open_model
+from engine.model.encoders import MeanPooling, build_encoder, build_fresh_encoder
+from engine.model.heads import SampleReplacements, load_mlm_head, mlm_head, rtd_head
+from engine.model.layers import Dropout
+from engine.runs.folder import write_configuration
+from engine.runs.results import report_overlap, write_predictions, write_test_scores
+from engine.training.compilation import use_xla
+from engine.training.loop import train
+from engine.training.optimizers import build_optimizer
+from engine.training.prediction import Predictor
 
 __all__ = [
-    'Corrupt', 'Dropout', 'Example', 'Made', 'Masked', 'Mean', 'PerRow', 'PerToken', 'Predictor',
-    'Replaced', 'UserError', 'build_encoder', 'build_fresh_encoder', 'build_optimizer', 'classifier', 'data_file',
-    'hidden_words', 'keras', 'launch', 'load_head', 'load_tsv', 'model_of', 'open_model', 'read_lines',
-    'replaced_tokens', 'say_shared', 'splits', 'swap_pairs', 'tf', 'tokenize', 'train', 'use_xla', 'write_answers',
-    'write_configuration', 'write_predictions', 'write_test_scores',
+    # Rows, tokens, targets
+    'Example', 'data_file', 'load_tsv', 'read_lines', 'splits', 'swap_pairs', 'tokenize',
+    'PerRow', 'PerToken', 'MaskedTokens', 'ReplacedTokens',
+    # Encoder and heads
+    'ModelSpec', 'build_encoder', 'build_fresh_encoder', 'model_spec', 'open_model', 'Dropout', 'MeanPooling',
+    'SampleReplacements', 'classifier', 'load_mlm_head', 'mlm_head', 'rtd_head', 'build_optimizer', 'use_xla', 'keras',
+    'tf',
+    # Training, prediction, answers
+    'Predictor', 'UserError', 'launch', 'report_overlap', 'train', 'write_answers', 'write_configuration',
+    'write_predictions', 'write_test_scores',
 ]
 
 # ---- TSV rows -------------------------------------------------------------------------------------------------------
@@ -65,7 +73,7 @@ def load_tsv(knobs, split, path, text_a, text_b=None, label=None, index=None, la
     Fields are split at tabs only, quotes are text. Malformed rows raise UserError, unless `split` is 'train' and the
     knob skip_bad_rows is set; the knob `limit` cuts the training rows.
     """
-    lines = enumerate(each_line(path), 1)
+    lines = enumerate(iterate_lines(path), 1)
     names = list(range(columns)) if columns else [name.strip() for name in next(lines)[1].split('\t')]
     number = first = 0 if columns else 1
     wanted = [name for name in (index, text_a, text_b, label) if name is not None]
@@ -163,3 +171,32 @@ def write_answers(knobs, name, examples, outputs, answers):
     row in the file's order. answers: a text for each example; outputs: the model's, kept beside it."""
     rows = [f'{example.index}\t{answer}' for example, answer in zip(examples, answers, strict=True)]
     write_predictions(knobs, name, examples, outputs, '\n'.join(['index\tprediction', *rows]) + '\n')
+
+
+def tokenize(knobs, examples, **cut):
+    """[CLS] a [SEP] or [CLS] a [SEP] b [SEP] for every example, at most `maxlen` tokens, as Tokens.
+
+    Word pieces as in Google's BERT. A pair that is too long loses tokens of the longer text, on a tie of the second
+    (BERT, run_classifier.py, _truncate_seq_pair). keep: which tokens of a text that is too long stay: its 'head', its
+    'tail', or a number: so many from the head and the others from the tail (Sun et al. 2019, section 5.3.1).
+
+    stride: instead of cutting the last text to what there is room for, make windows over it that begin so many tokens
+    apart, each with the whole of text_a in front where there are two. joined: all windows of an example are one row,
+    as InWindows; where no stride is given, a window begins where the one before it ends.
+
+    longest_a: before all this the first text of a pair, a question say, is cut to so many tokens.
+
+    offsets: keep the place of each token in its text, for Tokens.row(). All five are knobs.cut unless they are given.
+    Says so where the vocabulary does not fit. Raises UserError for a stride that would skip text, and where windows
+    have no room.
+    """
+    checkpoint = open_model(knobs.model, knobs.model_dir)
+    vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config['vocab_size'])
+    cache = Path(knobs.cache_dir) if knobs.cache else None
+    rows = build_rows(vocabulary, knobs.maxlen, examples, knobs.labels, cache, **knobs.cut | cut)
+    ids = (rows.windows if isinstance(rows, WindowedTokens) else rows).ids
+    unknown = (ids == vocabulary.tokenizer.token_to_id('[UNK]')).mean() if len(ids) else 0.0
+    if unknown > MAX_UNKNOWN_SHARE:
+        print_once(f'Note: {100 * unknown:.0f} % of the tokens are [UNK]: the vocabulary of {knobs.model} lacks what '
+                 f'{examples[0].file} is written in. Choose a --model that has it.')
+    return rows

@@ -1,6 +1,6 @@
 """Compare a model as this project computes it with an independent implementation, number by number.
 
-    uv run -m checks.align minilm                                    # against checks/reference.py, float64 numpy
+    uv run -m checks.align minilm                                    # against lab/reference/numpy_model.py, float64 numpy
     uv run -m checks.align electra-small --reference PYTHON          # against transformers, where PYTHON has it
     uv run -m checks.align --random electra_base/config.json         # random weights of these sizes, authentic names
     uv run -m checks.align minilm --markdown table.md
@@ -33,21 +33,22 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 import config
 import MRPC
 import STSB
-from checks import reference
-from checks.google_tokenization import GoogleTokenizer
-from checks.peer import peer_folders
-from checks.random_model import random_model
 from engine.backend import keras, tf
-from engine.checkpoints import open_model
+from engine.catalog.datasets import TASKS
 from engine.console import markdown_table
-from engine.encoders import build_encoder, named_weights
-from engine.families import hugging_face_name
-from engine.files import UserError, status_of, write_file
-from engine.prediction import Predictor
-from engine.tokens import make_rows
-from engine.vocabulary import load_vocabulary
+from engine.data.tokens import build_rows
+from engine.data.vocabulary import load_vocabulary
+from engine.files import UserError, exit_status, write_file
+from engine.model.checkpoints import open_model
+from engine.model.encoders import build_encoder, named_weights
+from engine.model.families import hugging_face_name
+from engine.training.prediction import Predictor
+from lab.peers.folders import peer_folders
+from lab.reference import numpy_model
+from lab.reference.random_model import random_model
+from lab.reference.tokenization import GoogleTokenizer
+from lab.scripts import disable_tf32
 from snippets import Example
-from tools.runs import exact_products
 
 EXACT, RATE, FORWARD, BACKWARD, CHANGE = 0.0, 1e-7, 1e-5, 1e-4, 1e-3
 SCRIPTS = {'MRPC': (MRPC, 1.0), 'STSB': (STSB, 5.0)}        # and what they multiply the last layer's output by
@@ -81,14 +82,14 @@ class Setup:
     def __init__(self, model, model_dir, data_dir):
         self.model, self.model_dir, self.data_dir = str(model), model_dir, data_dir
         self.checkpoint = open_model(self.model, model_dir)
-        exact_products()
+        disable_tf32()
         self.vocabulary = load_vocabulary(self.checkpoint.folder, self.checkpoint.config['vocab_size'])
         self.examples, self.tokens, self.data, self.models = [], {}, {}, {}
         for task, (script, _) in SCRIPTS.items():
             knobs = self.knobs(task)
             examples = script.load_data(knobs, 'dev')[:BATCH * BATCHES]
             self.examples += examples
-            self.tokens[task] = tokens = make_rows(self.vocabulary, knobs.maxlen, examples)
+            self.tokens[task] = tokens = build_rows(self.vocabulary, knobs.maxlen, examples)
             rows = np.arange(len(tokens))
             ids, segments = (np.split(array, BATCHES) for array in tokens.batch(rows))      # one width, so one trace
             self.data[task] = list(zip(ids, segments, np.split(tokens.gold[rows], BATCHES), strict=True))
@@ -104,7 +105,7 @@ class Setup:
     def knobs(self, task, recipe='bert', **given):
         """The knobs of a script for this model and a schedule of STEPS steps."""
         script = SCRIPTS[task][0]
-        return script.knobs.settle(script.__file__, recipe, {
+        return script.knobs.resolve(script.__file__, recipe, {
             'model': self.model, 'model_dir': self.model_dir, 'data_dir': str(self.data_dir), 'batch_size': BATCH,
             'eval_batch_size': BATCH, 'epochs': 1, 'maxlen': 64, 'dropout': 0.0, 'precision': 'float32', **given})
 
@@ -120,7 +121,7 @@ class Setup:
 
     def reach(self, run):
         """{name: how far the steps of a run move a value whose gradient never changes}."""
-        model = reference.Model(self.checkpoint.family, self.checkpoint.config, self.checkpoint.pooling, {})
+        model = numpy_model.ReferenceModel(self.checkpoint.family, self.checkpoint.config, self.checkpoint.pooling, {})
         names = [*self.names, *self.heads[run['task']]]
         return {name: model.reach(name, run['recipe'], run['steps'][0]) for name in names}
 
@@ -154,7 +155,7 @@ def gradients_of(model, ids, segments, labels):
 
 
 class Numpy:
-    """checks/reference.py as a reference."""
+    """lab/reference/numpy_model.py as a reference."""
     name = 'numpy, float64'
 
     def __init__(self, setup):
@@ -162,7 +163,7 @@ class Numpy:
 
     def model(self, task):
         checkpoint = self.setup.checkpoint
-        return reference.Model(checkpoint.family, checkpoint.config, checkpoint.pooling,
+        return numpy_model.ReferenceModel(checkpoint.family, checkpoint.config, checkpoint.pooling,
                                self.encoder | self.setup.heads[task], SCRIPTS[task][1])
 
     def inputs(self):
@@ -180,11 +181,11 @@ class Numpy:
     def train(self, run):
         """({name: value}, [learning rate]) after the steps of a run."""
         weights, = self.model(run['task']).train(self.setup.data[run['task']], run['recipe'], run['steps'])
-        return weights, [reference.learning_rate(run['recipe'], t) for t in range(run['steps'][0])]
+        return weights, [numpy_model.learning_rate(run['recipe'], t) for t in range(run['steps'][0])]
 
 
 class Peer:
-    """transformers, in another interpreter, as a reference: checks/align_peer.py does all of it in one go."""
+    """transformers, in another interpreter, as a reference: lab/peers/align.py does all of it in one go."""
 
     def __init__(self, python, setup, folder):
         self.setup, self.folder = setup, folder
@@ -203,7 +204,7 @@ class Peer:
                 arrays |= {f'{task}/{i}/{what}': value for what, value in zip(
                     ('ids', 'segments', 'labels'), batch, strict=True)}
         np.savez(folder / 'request.npz', **arrays)
-        answer = ask(python, 'align_peer.py', folder)
+        answer = ask(python, 'align.py', folder)
         self.name, self.variables, self.ids = answer['name'], answer['variables'], dict(
             zip(texts, answer['ids'], strict=True))
 
@@ -224,7 +225,7 @@ class Peer:
 
 def ask(python, program, folder):
     """What a program of checks/ answers to the request in this folder: its answer.json. Raises UserError."""
-    done = subprocess.run([python, Path(__file__).with_name(program), folder], capture_output=True, text=True)
+    done = subprocess.run([python, config.ROOT / 'lab' / 'peers' / program, folder], capture_output=True, text=True)
     if done.returncode:
         raise UserError(f'--reference {python}: {program} failed; it needs torch and transformers.\n'
                         f'{done.stderr.strip()[-2000:]}')
@@ -337,7 +338,7 @@ def align(setup, python):
 def compare_tokens(setup, inputs):
     """Token ids and segment ids; the difference is the number of rows that are not the same."""
     for maxlen in (16, 64, 128):
-        data, differing, count = make_rows(setup.vocabulary, maxlen, setup.examples), 0, 0
+        data, differing, count = build_rows(setup.vocabulary, maxlen, setup.examples), 0, 0
         for i, example in enumerate(setup.examples):
             ids, segments = inputs(example.text_a, example.text_b, maxlen)
             differing += [array[0].tolist() for array in data.batch(np.array([i]))] != [ids, segments]
@@ -368,7 +369,7 @@ def compare_metrics():
     """The scripts' scores of random answers against scikit-learn and SciPy on the same."""
     random = np.random.default_rng(0)
     ours, theirs = [], []
-    for name, task in config.TASKS.items():
+    for name, task in TASKS.items():
         script = importlib.import_module(name)
         units = len(script.knobs.labels) or 1
         logits = random.standard_normal((1000, units)).astype(np.float32)
@@ -378,7 +379,7 @@ def compare_metrics():
             zip(files, labels, strict=True))]
         ours += script.score(logits, SimpleNamespace(examples=examples, gold=labels)).values()
         theirs += [METRICS[metric](labels, logits) for metric in task.metrics]
-    what = f'{len(ours)} metrics of {len(config.TASKS)} tasks, against scikit-learn and SciPy'
+    what = f'{len(ours)} metrics of {len(TASKS)} tasks, against scikit-learn and SciPy'
     return compare(what, ours, theirs, EXACT)
 
 
@@ -405,7 +406,7 @@ def main(argv=None):
     add_options(parser)
     parser.add_argument('--model-dir', default=config.Knobs.model_dir, help='downloaded models (%(default)s)')
     args = parser.parse_args(argv)
-    return status_of(run, args)
+    return exit_status(run, args)
 
 
 def add_options(parser):

@@ -1,6 +1,6 @@
 """Compare a run of pre-training, its heads and its losses, with an independent implementation, number by number.
 
-    uv run -m checks.align_pretraining runs/pretraining/ELECTRA/small-seed42   # with checks/reference.py, float64 numpy
+    uv run -m checks.align_pretraining runs/pretraining/ELECTRA/small-seed42   # with lab/reference/numpy_model.py, float64 numpy
     uv run -m checks.align_pretraining RUN --reference PYTHON                   # transformers, where PYTHON has it
     uv run -m checks.align_pretraining RUN --data-dir datasets --markdown table.md
 
@@ -24,7 +24,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from checks import reference
 from checks.align import (
     BACKWARD,
     EXACT,
@@ -39,13 +38,14 @@ from checks.align import (
     report,
 )
 from engine.backend import tf
-from engine.batches import cut
-from engine.checkpoints import Checkpoint
-from engine.encoders import named_weights
-from engine.families import WORDS_HEADS
-from engine.files import UserError, status_of
+from engine.data.batches import split_batches
+from engine.files import UserError, exit_status
+from engine.model.checkpoints import Checkpoint
+from engine.model.encoders import named_weights
+from engine.model.families import MLM_HEADS
+from lab.reference import numpy_model
+from lab.scripts import disable_tf32, open_run
 from tools.convert import Generator, convert, key_of, pretraining_head
-from tools.runs import exact_products, open_run
 
 BATCH, BATCHES = 8, 4
 GENERATOR, DISCRIMINATOR = 'generator', 'discriminator'     # an MLM.py's model counts as the first
@@ -88,14 +88,14 @@ class Setup:
         if missing := [path for path in texts if not path.is_file()]:
             raise UserError(f'--data-dir {data_dir}: no {missing[0]}.')
         self.parts = converted_parts(folder, kind == 'ForPreTraining', scratch)
-        exact_products()
+        disable_tf32()
         script, knobs, self.model = open_run(
             folder, precision='float32', jit=False, text=','.join(map(str, texts)), columns='sentence1,sentence2',
             documents='blank', cache_dir=str(scratch / 'cache'), batch_size=BATCH, grad_accumulation=1, limit=0)
         self.replaced_weight = knobs.discriminator_weight if DISCRIMINATOR in self.parts else 0.0
         data = script.load_data(knobs)['train']
         rows = np.arange(min(len(data), BATCH * BATCHES))
-        batches = [rows for rows in cut(rows, BATCH) if len(rows) == BATCH]
+        batches = [rows for rows in split_batches(rows, BATCH) if len(rows) == BATCH]
         if not batches:
             raise UserError(f'--data-dir {data_dir}: fewer than {BATCH} rows of text.')
         self.given = [given_to(knobs, data, rows) for rows in batches]
@@ -157,7 +157,7 @@ def converted_parts(folder, is_electra, scratch):
 
 
 class Numpy:
-    """checks/reference.py, on what was converted."""
+    """lab/reference/numpy_model.py, on what was converted."""
     name = 'numpy, float64'
 
     def __init__(self, setup):
@@ -165,9 +165,9 @@ class Numpy:
         for which, (folder, names) in setup.parts.items():
             checkpoint = Checkpoint(folder)
             self.unlike += len(set(names) ^ set(checkpoint.shapes))
-            self.models[which] = reference.Model(checkpoint.family, checkpoint.config, 'cls',
+            self.models[which] = numpy_model.ReferenceModel(checkpoint.family, checkpoint.config, 'cls',
                                                  dict(checkpoint.read(checkpoint.shapes)))
-            self.head = WORDS_HEADS[checkpoint.family][0]
+            self.head = MLM_HEADS[checkpoint.family][0]
 
     def outputs(self):
         """The Output of every batch."""
@@ -199,7 +199,7 @@ class Numpy:
 
 
 class Peer:
-    """transformers, in another interpreter: checks/align_pretraining_peer.py does all of it in one go."""
+    """transformers, in another interpreter: lab/peers/align_pretraining.py does all of it in one go."""
 
     def __init__(self, python, setup, folder):
         self.setup, self.folder = setup, folder
@@ -211,7 +211,7 @@ class Peer:
                       for which, (_, names) in setup.parts.items()}}))
         np.savez(folder / 'request.npz', **{f'{i}/{what}': value for i, batch in enumerate(setup.batches)
                                             for what, value in batch._asdict().items()})
-        answer = ask(python, 'align_pretraining_peer.py', folder)
+        answer = ask(python, 'align_pretraining.py', folder)
         self.name, self.unlike, self.losses = answer['name'], answer['unlike'], answer['losses']
 
     def outputs(self):
@@ -279,7 +279,7 @@ def main(argv=None):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('run', metavar='RUN', help='a run of pretraining/ELECTRA.py or MLM.py')
     add_options(parser)
-    return status_of(run, parser.parse_args(argv))
+    return exit_status(run, parser.parse_args(argv))
 
 
 if __name__ == '__main__':

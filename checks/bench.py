@@ -44,9 +44,11 @@ from pathlib import Path
 
 import config  # and nothing that imports TensorFlow: this process only waits
 from config import knob
-from engine.console import markdown_table, words_and_options
-from engine.files import UserError, status_of, write_file, write_json
-from tools.many_runs import family_of, with_knobs
+from engine.arguments import parse_args
+from engine.catalog.datasets import TASKS
+from engine.console import markdown_table, split_arguments
+from engine.files import UserError, exit_status, write_file, write_json
+from lab.scheduler import common_knobs_class, with_knobs
 
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 PADS = ('longest', 'max')
@@ -96,13 +98,13 @@ def cpu_seconds():
     return (sum(times) - sum(times[3:5])) / os.sysconf('SC_CLK_TCK') - own.children_user - own.children_system
 
 
-def ours(request, folder, module='checks.bench_ours'):
+def ours(request, folder, module='lab.bench.tasks'):
     path = os.pathsep.join(filter(None, [str(config.ROOT), os.environ.get('PYTHONPATH')]))
     return run_child([sys.executable, '-m', module], request, folder, {'PYTHONPATH': path})
 
 
-def peer(python, request, folder, program='bench_peer.py'):
-    return run_child([python, str(Path(__file__).with_name(program))], request, folder)
+def peer(python, request, folder, program='bench.py'):
+    return run_child([python, str(config.ROOT / 'lab' / 'peers' / program)], request, folder)
 
 
 # ---- The measurements -----------------------------------------------------------------------------------------------
@@ -275,10 +277,10 @@ def describe(results, command):
 
 def settle(arguments):
     """The tool's own options, the knobs of the command line, and the work: [{'name', 'script', 'length'}]."""
-    tasks, rest = words_and_options(arguments)
+    tasks, rest = split_arguments(arguments)
     names = [name_of(task) for task in tasks]
-    both = with_knobs(Options, family_of(names))
-    given = config.parse_args(both(), 'python -m checks.bench', __doc__, rest)
+    both = with_knobs(Options, common_knobs_class(names))
+    given = parse_args(both(), 'python -m checks.bench', __doc__, rest)
     own = {field.name for field in dataclasses.fields(Options)} - {'model'}
     options = Options(**{name: value for name, value in given.items() if name in own})
     knobs = {'model': options.model} | {name: value for name, value in given.items() if name not in own}
@@ -299,9 +301,9 @@ def settle(arguments):
             work = [one | {'name': f'{one["script"]}, {one["name"]}'} for one in work]
         options.peer_pad = [pad for pad in options.peer_pad if pad != 'max']
     else:
-        work = [{'name': name, 'script': name, 'length': 0} for name in dict.fromkeys(names or config.TASKS)]
+        work = [{'name': name, 'script': name, 'length': 0} for name in dict.fromkeys(names or TASKS)]
         root = Path(knobs.get('data_dir', config.Knobs.data_dir))
-        folders = [config.TASKS[item['name']].folder for item in work if item['name'] in config.TASKS]
+        folders = [TASKS[item['name']].folder for item in work if item['name'] in TASKS]
         missing = [folder for folder in folders if not (root / folder).is_dir()]
         if missing:
             raise UserError(f'{root / missing[0]}: no such folder. Fetch the data with `uv run -m tools.download '
@@ -317,10 +319,10 @@ def settle(arguments):
 def name_of(task):
     """The script of a task: CoLA, SST2 or SST-2, documents/IMDB. Raises UserError."""
     name = task.replace('-', '')
-    if name not in config.TASKS and not ('/' in name and (config.ROOT / f'{name}.py').is_file()):
-        close = difflib.get_close_matches(name, config.TASKS, 1)
+    if name not in TASKS and not ('/' in name and (config.ROOT / f'{name}.py').is_file()):
+        close = difflib.get_close_matches(name, TASKS, 1)
         hint = f' Did you mean {close[0]}?' if close else ''
-        raise UserError(f'{task}: none of the tasks {", ".join(config.TASKS)}.{hint}')
+        raise UserError(f'{task}: none of the tasks {", ".join(TASKS)}.{hint}')
     return name
 
 
@@ -364,7 +366,7 @@ def main(argv=None):
 def command_line(run, argv):
     """The exit status of run(arguments), 130 after ctrl-C."""
     try:
-        return status_of(run, sys.argv[1:] if argv is None else list(argv))
+        return exit_status(run, sys.argv[1:] if argv is None else list(argv))
     except KeyboardInterrupt:
         return 130
 

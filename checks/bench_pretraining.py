@@ -34,9 +34,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import config  # and nothing that imports TensorFlow: this process only waits
 from checks import bench
-from engine.console import markdown_table, words_and_options
+from engine.arguments import number_in_range
+from engine.console import markdown_table, split_arguments
 from engine.files import UserError
 
 SCRIPTS = ('ELECTRA', 'MLM')
@@ -50,11 +50,11 @@ BOTH = [('tokens/s', 'tokens_per_second'), ('first step, s', 'first_step'), ('pe
 
 
 def ours(request, folder):
-    return bench.ours(request, folder, 'checks.bench_pretraining_ours')
+    return bench.ours(request, folder, 'lab.bench.pretraining')
 
 
 def peer(python, request, folder):
-    return bench.peer(python, request, folder, 'bench_pretraining_peer.py')
+    return bench.peer(python, request, folder, 'bench_pretraining.py')
 
 
 # ---- The measurements -----------------------------------------------------------------------------------------------
@@ -114,10 +114,10 @@ def tables(options, results):
 
 def settle(arguments):
     """The tool's own options; `scripts`, `rest`: the scripts, and the options that are theirs."""
-    scripts, rest = words_and_options(arguments)
+    scripts, rest = split_arguments(arguments)
     parser = argparse.ArgumentParser(prog='python -m checks.bench_pretraining', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    count = config.within(int, 1, None)
+    count = number_in_range(int, 1, None)
     parser.add_argument('--lengths', default='128', help='of rows, in tokens, separated by commas (128)')
     parser.add_argument('--precision', default='float32,bfloat16', help=f'some of {", ".join(bench.PRECISIONS)} '
                         '(float32,bfloat16)')

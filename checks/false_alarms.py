@@ -16,9 +16,11 @@ import sys
 import numpy as np
 
 import config
+from engine.arguments import number_in_range
 from engine.console import markdown_table
-from engine.files import UserError, status_of
-from tools import records, significance
+from engine.files import UserError, exit_status
+from engine.runs import records
+from lab import significance
 
 PAIRS = (8, 16)
 
@@ -30,7 +32,7 @@ def false_alarms(scores, pairs, draws, random):
     for _ in range(draws):
         baseline, idea = random.choice(scores, (2, pairs), replace=False)
         strata = [idea - baseline]
-        student = significance.student(strata)
+        student = significance.t_interval(strata)
         alarms += [significance.permutation_p(strata) <= significance.LEVEL,
                    student is not None and student[2] <= significance.LEVEL]
     return alarms / draws
@@ -44,7 +46,7 @@ def check(words, runs_dir, model, draws):
         if math.isnan(run.best['score']):
             print(f'{run}: its score is not defined: left out.')
             continue
-        options = {name: value for name, value in run.knobs.items() if name not in (*config.FREE, 'seed')}
+        options = {name: value for name, value in run.knobs.items() if name not in (*config.NOT_IN_RUN_IDENTITY, 'seed')}
         kind = (run.task, run.name, json.dumps([run.settings['source_sha256'], options], sort_keys=True))
         scores_of_kind.setdefault(kind, []).append(100 * run.best['score'])
     rows = []
@@ -63,11 +65,11 @@ def main(argv=None):
     """The command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog='python -m checks.false_alarms', description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', nargs='+', metavar='RUN', help=records.RUNS)
+    parser.add_argument('runs', nargs='+', metavar='RUN', help=records.RUN_ARGUMENT_HELP)
     records.add_options(parser)
-    parser.add_argument('--draws', type=config.within(int, 1, 10**6), default=1000, help='(%(default)s)')
+    parser.add_argument('--draws', type=number_in_range(int, 1, 10**6), default=1000, help='(%(default)s)')
     args = parser.parse_args(argv)
-    return status_of(check, args.runs, records.runs_dir_of(args), args.model, args.draws)
+    return exit_status(check, args.runs, records.runs_dir(args), args.model, args.draws)
 
 
 if __name__ == '__main__':

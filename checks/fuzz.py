@@ -26,8 +26,13 @@ import traceback
 import zipfile
 from pathlib import Path
 
+from engine.catalog.datasets import TASKS
 from engine.console import markdown_row, markdown_table
-from engine.files import METRICS, WEIGHTS, UserError, run_folder, show, write_json
+from engine.files import UserError, write_json
+from engine.runs.identity import configuration
+from engine.runs.layout import METRICS, WEIGHTS, run_folder
+from engine.runs.metrics import format_metrics
+from engine.runs.status import Status, print_finished, run_status
 
 SECONDS = 10            # for one file
 GIB = 2**30
@@ -94,7 +99,7 @@ def tsv(folder, task):
     import config
     import snippets
     script = __import__(task)
-    name = config.TASKS[task].folder
+    name = TASKS[task].folder
     shutil.copytree(config.ROOT / 'demo' / name, folder / 'data' / name)
     knobs = config.Knobs(labels=script.knobs.labels, data_dir=str(folder / 'data'))
     path = snippets.data_file(knobs, f'{name}/train.tsv')
@@ -104,10 +109,10 @@ def tsv(folder, task):
 
 def model(folder, layout, file):
     import config
-    from checks.random_model import SIZES, random_model
     from engine.backend import tf
-    from engine.checkpoints import Checkpoint, check_shapes, load_variables
-    from engine.vocabulary import load_vocabulary
+    from engine.data.vocabulary import load_vocabulary
+    from engine.model.checkpoints import Checkpoint, check_shapes, load_variables
+    from lab.reference.random_model import SIZES, random_model
     from tools.convert import convert
     (folder / 'sizes.json').write_text(json.dumps(SIZES | {'max_position_embeddings': 64, 'layer_norm_eps': 1e-12}))
     source = random_model(folder / 'sizes.json', folder / 'google')
@@ -130,16 +135,16 @@ def model(folder, layout, file):
 def cache(folder):
     import numpy as np
 
-    from engine.tokens import make_rows
-    from engine.vocabulary import load_vocabulary
+    from engine.data.tokens import build_rows
+    from engine.data.vocabulary import load_vocabulary
     from snippets import Example
     (folder / 'vocab.txt').write_text('\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', *'abcdefgh']) + '\n')
     vocabulary = load_vocabulary(folder, 12)
     examples = [Example('', i, i, 'a b c d'[:i % 8], None, 0) for i in range(200)]
-    truth = make_rows(vocabulary, 16, examples).ids
+    truth = build_rows(vocabulary, 16, examples).ids
 
     def read():
-        assert np.array_equal(make_rows(vocabulary, 16, examples, cache=folder / 'cache').ids, truth)
+        assert np.array_equal(build_rows(vocabulary, 16, examples, cache=folder / 'cache').ids, truth)
     read()
     return next((folder / 'cache').iterdir()), read
 
@@ -149,9 +154,9 @@ def state(folder, file):
     import safetensors.numpy
 
     from engine.backend import tf
-    from engine.files import STATE, WEIGHTS
-    from engine.plan import Plan
-    from engine.state import put_weights_back, read_state, restore, save_state
+    from engine.runs.layout import STATE, WEIGHTS
+    from engine.training.plan import Plan
+    from engine.training.state import read_state, restore, restore_best_weights, save_state
     variables = {'00000': tf.Variable(tf.random.normal((20, 10))), '00001': tf.Variable(3, dtype=tf.int64)}
     row = {'epoch': 1, 'update': 10, 'loss': 0.5, 'mcc': 0.3, 'score': 0.3, 'same_answer': ''}
     save_state(folder / STATE, {'step': 12, 'rows': [row], 'loss': 0.5, 'train_seconds': 1.0, 'done': False,
@@ -160,29 +165,28 @@ def state(folder, file):
 
     def read():
         rows = read_state(folder / STATE, Plan(10, (10, 20, 30)))['rows']
-        assert all(show(row) for row in rows)
+        assert all(format_metrics(row) for row in rows)
         restore(folder / STATE, variables)
-        put_weights_back(folder, rows[0]['update'])
+        restore_best_weights(folder, rows[0]['update'])
         restore(folder / WEIGHTS, {'x': tf.Variable(tf.zeros(3))})
     return folder / file, read
 
 
 def run(folder, file):
     import config
-    from engine import run
-    from engine.launch import settle
+    from engine.cli import resolve_knobs
     given = {'labels': ('0', '1'), 'model': 'minilm', 'runs_dir': str(folder)}
-    knobs = settle(config.Knobs(), config.ROOT / 'CoLA.py', given)
+    knobs = resolve_knobs(config.Knobs(), config.ROOT / 'CoLA.py', given)
     place = run_folder(knobs)
     place.mkdir(parents=True)
     row = {'epoch': 1, 'loss': 0.1, 'mcc': 0.2, 'score': 0.2, 'train_seconds': 1.0, 'same_answer': ''}
-    write_json(place / 'config.json', run.configuration(knobs))
+    write_json(place / 'config.json', configuration(knobs))
     write_json(place / METRICS, {'finished': True, 'best': row, 'last': row, 'epochs': [row]})
     (place / WEIGHTS).touch()
 
     def read():
-        if run.status(knobs) == run.Status.FINISHED:
-            run.say_finished(knobs)
+        if run_status(knobs) == Status.FINISHED:
+            print_finished(knobs)
     return place / file, read
 
 

@@ -24,8 +24,9 @@ from pathlib import Path
 import safetensors.numpy
 
 import config
-from engine.console import markdown_row, markdown_table, words_and_options
-from engine.files import EARLIER, STATE, UserError, read_json, status_of
+from engine.console import markdown_row, markdown_table, split_arguments
+from engine.files import UserError, exit_status, read_json
+from engine.runs.layout import PREVIOUS_WEIGHTS, STATE
 
 TASKS = ('CoLA', 'RTE', 'STSB')
 MEASURED = {'train_seconds', 'dev_seconds', 'save_seconds', 'examples_per_second', 'peak_gib'}
@@ -59,7 +60,7 @@ def differences(one, two):
     texts = [{path.relative_to(top): path.read_bytes() for top in (folder, whole / 'results')
               for path in top.glob('*.tsv')} for folder, whole in zip(folders, (one, two), strict=True)]
     left = [path.name for folder in folders for path in folder.iterdir() if path.name.startswith('.')
-            or path.name in (STATE, EARLIER)]
+            or path.name in (STATE, PREVIOUS_WEIGHTS)]
     found = {'weights': weights[0].keys() != weights[1].keys() or any(
         weights[0][name].tobytes() != weights[1][name].tobytes() for name in weights[0]),
         'metrics': rows[0] != rows[1], 'TSV files': texts[0] != texts[1],
@@ -118,7 +119,7 @@ def main(argv=None):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kills', type=int, default=8, help='for every task (8)')
     parser.add_argument('--chance', type=int, default=0, help='seed of the moments (0)')
-    tasks, rest = words_and_options(sys.argv[1:] if argv is None else argv)
+    tasks, rest = split_arguments(sys.argv[1:] if argv is None else argv)
     given, options = parser.parse_known_args(rest)
 
     def work():
@@ -134,7 +135,7 @@ def main(argv=None):
                                 ', '.join(found) or 'none']), flush=True)
             equal &= not found
         return int(not equal)
-    return status_of(work)
+    return exit_status(work)
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ import argparse
 from random import Random
 
 import config
+from engine.catalog.datasets import AX, TASKS
 
 SIZES = {'train': 360, 'dev': 80, 'test': 60}
 words = str.split
@@ -301,10 +302,10 @@ def write(folder, task, name, made, rows):
 def main(folder):
     """Write all nine tasks and AX."""
     for script, (make, made) in GENERATORS.items():
-        task = config.TASKS[script]
+        task = TASKS[script]
         for split, rows in make_rows(task.folder, make).items():
             write(folder, task, f'{split}.tsv', made, rows)
-    task, made = config.TASKS['MNLI'], ('sentence1', 'sentence2', 'gold_label')
+    task, made = TASKS['MNLI'], ('sentence1', 'sentence2', 'gold_label')
     for genre, match in (('travel', 'matched'), ('work', 'mismatched')):
         rows = make_rows(f'MNLI {genre}', mnli, [genre])
         if match == 'matched':
@@ -312,7 +313,7 @@ def main(folder):
         write(folder, task, f'dev_{match}.tsv', made, rows['dev'])
         write(folder, task, f'test_{match}.tsv', made, rows['test'])
     rows = make_rows('AX', mnli, list(GENRES), train=0, dev=0, test=40)['test']
-    write(folder, config.AX, 'diagnostic.tsv', made, rows)
+    write(folder, AX, 'diagnostic.tsv', made, rows)
 
 
 if __name__ == '__main__':

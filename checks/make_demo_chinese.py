@@ -17,7 +17,7 @@ import numpy as np
 import safetensors.numpy
 
 import config
-from engine.families import encoder_shapes, hugging_face_name
+from engine.model.families import encoder_shapes, hugging_face_name
 
 SIZES = {'train': 600, 'dev': 120, 'test': 100}
 words = str.split

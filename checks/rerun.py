@@ -19,15 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
+import config
 from checks.bench import check_peer, run_child
-from checks.peer import peer_folders
-from engine.checkpoints import Checkpoint
+from engine.cli import resolve_knobs
 from engine.console import markdown_table
-from engine.files import METRICS, UserError, read_json, show_value, status_of, write_json
-from engine.launch import settle
-from engine.targets import PerToken
+from engine.data.targets import PerToken
+from engine.files import UserError, exit_status, read_json, write_json
+from engine.model.checkpoints import Checkpoint
+from engine.runs.layout import METRICS
+from engine.runs.metrics import format_score
+from lab.peers.folders import peer_folders
+from lab.scripts import knobs_of_run, load_script
 from snippets import tokenize
-from tools.runs import given_to, load_script
 
 RECIPE = ('seed', 'epochs', 'batch_size', 'eval_batch_size', 'learning_rate', 'schedule', 'warmup', 'bias_correction',
           'weight_decay', 'epsilon', 'clip_norm', 'dropout', 'precision')
@@ -44,7 +47,7 @@ def rerun(python, path, folder):
     if not metrics.get('finished'):
         raise UserError(f'{path}: this run is not finished.')
     script = load_script(run.task)
-    knobs = settle(script.knobs, script.__file__, given_to(run, script) | {'cache': False}, run.recipe)
+    knobs = resolve_knobs(script.knobs, script.__file__, knobs_of_run(run, script) | {'cache': False}, run.recipe)
     if knobs.updates or knobs.init or knobs.grad_accumulation > 1 or knobs.cut.get('joined'):
         raise UserError(f'{path}: --updates, --init, --grad-accumulation and windows have no counterpart here.')
 
@@ -63,7 +66,7 @@ def rerun(python, path, folder):
     request = files | {'model': str(model), 'labels': len(knobs.labels) or 1, 'splits': list(ours),
                        'of_tokens': gold.ndim == 2} | {
         name: getattr(knobs, name) for name in RECIPE}
-    answer = run_child([python, str(Path(__file__).with_name('rerun_peer.py'))], request, folder)
+    answer = run_child([python, str(config.ROOT / 'lab' / 'peers' / 'rerun.py')], request, folder)
     if 'failed' in answer:
         raise UserError(f'{path}: transformers failed, {answer["failed"]}')
 
@@ -97,7 +100,7 @@ def main(argv=None):
     parser.add_argument('python', metavar='PYTHON', help='an interpreter with torch and transformers')
     parser.add_argument('runs', nargs='+', metavar='RUN', help='the folder of a finished run')
     parser.add_argument('--json', metavar='FILE', help='write the scores into this file')
-    return status_of(run, parser.parse_args(argv))
+    return exit_status(run, parser.parse_args(argv))
 
 
 def run(args):
@@ -110,10 +113,10 @@ def run(args):
         print(f'{path}: done', flush=True)
         if args.json:
             write_json(Path(args.json), rows)
-    shown = [[name, what, show_value(ours), show_value(theirs)] for name, what, ours, theirs in rows]
+    shown = [[name, what, format_score(ours), format_score(theirs)] for name, what, ours, theirs in rows]
     for what in dict.fromkeys(row[1] for row in rows):
         means = np.mean([row[2:] for row in rows if row[1] == what], 0)
-        shown.append([f'mean of {len(args.runs)}', what, *map(show_value, means)])
+        shown.append([f'mean of {len(args.runs)}', what, *map(format_score, means)])
     print(f'\n{markdown_table(["run", "", "ours", "transformers"], shown)}', end='')
 
 

@@ -10,12 +10,12 @@ The data are given on application only: docs/chinese.md.
 """
 
 import snippets
-from chinese import texts
+from chinese import pairs
 from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
-knobs = texts.Knobs(
+knobs = pairs.Knobs(
     labels=('0', '1'),
     maxlen=128,                                         # Cui et al. 2019, arXiv 1906.08101, table 4
     epochs=3,                                           # the same table
@@ -28,7 +28,7 @@ knobs = texts.Knobs(
 def load_data(knobs, split):
     """The pairs of 'train', 'dev' or 'test' as Examples: from a file with commas or, as it is also found, with tabs."""
     path = snippets.data_file(knobs, f'BQ/{split}.csv', f'BQ/{split}.tsv')
-    return (texts.load_csv if path.suffix == '.csv' else texts.load_pairs)(knobs, split, path)
+    return (pairs.load_csv if path.suffix == '.csv' else pairs.load_pairs)(knobs, split, path)
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------

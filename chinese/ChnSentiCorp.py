@@ -9,12 +9,12 @@ ELECTRA-small 94.3 (93.5), ELECTRA-base 94.5 (93.5).
 """
 
 import snippets
-from chinese import texts
+from chinese import pairs
 from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
-knobs = texts.Knobs(
+knobs = pairs.Knobs(
     labels=('0', '1'),
     maxlen=256,                                         # Cui et al. 2019, arXiv 1906.08101, table 4; 5 % are longer
     epochs={'bert': 3, 'electra': 3, 'albert-chinese-base': 6},     # the same table; mkavim/finetune_bert: ALBERT

@@ -10,12 +10,12 @@ The data are given on application only: docs/chinese.md.
 """
 
 import snippets
-from chinese import texts
+from chinese import pairs
 from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
-knobs = texts.Knobs(
+knobs = pairs.Knobs(
     labels=('0', '1'),
     maxlen=128,                                         # Cui et al. 2019, arXiv 1906.08101, table 4; no pair is longer
     epochs={'bert': 3, 'electra': 3, 'albert-chinese-base': 6},     # the same table; mkavim/finetune_bert: ALBERT
@@ -28,7 +28,7 @@ knobs = texts.Knobs(
 def load_data(knobs, split):
     """The pairs of 'train', 'dev' or 'test' as Examples; some copies of the files have a header, others have none."""
     path = snippets.data_file(knobs, f'LCQMC/{split}.tsv', f'LCQMC/{split}.txt')
-    return texts.load_pairs(knobs, split, path)
+    return pairs.load_pairs(knobs, split, path)
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ The training set is MNLI, translated by a machine.
 import dataclasses
 
 import snippets
-from chinese import texts
+from chinese import pairs
 from config import knob
 from snippets import keras
 
@@ -20,7 +20,7 @@ from snippets import keras
 
 
 @dataclasses.dataclass
-class Knobs(texts.Knobs):
+class Knobs(pairs.Knobs):
     language: str = knob('zh', "of XNLI's fifteen; choose a --model that knows it, too", choices=(
         'ar', 'bg', 'de', 'el', 'en', 'es', 'fr', 'hi', 'ru', 'sw', 'th', 'tr', 'ur', 'vi', 'zh'))
 

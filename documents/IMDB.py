@@ -14,14 +14,14 @@ import dataclasses
 
 import snippets
 from config import knob
-from documents import texts
+from documents import long_text
 from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
-class Knobs(texts.Knobs):
+class Knobs(long_text.Knobs):
     keep_html: bool = knob(False, 'keep <br /> as text; else it is a space')
 
 
@@ -41,11 +41,11 @@ def load_data(knobs, split):
     if set(knobs.labels) != {'neg', 'pos'}:
         raise snippets.UserError(f'--labels {",".join(knobs.labels)}: they are neg and pos.')
     examples = []
-    for review in texts.read_reviews(knobs, path, 'test' if split == 'test' else 'train'):
+    for review in long_text.read_reviews(knobs, path, 'test' if split == 'test' else 'train'):
         text = review.text if knobs.keep_html else review.text.replace('<br />', ' ')
         label = knobs.labels.index(review.label)
         examples.append(snippets.Example(review.file, 1, len(examples), text, None, label))
-    return texts.part(knobs, examples, split)
+    return long_text.train_or_dev(knobs, examples, split)
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ def load_data(knobs, split):
 
 def build_model(knobs, examples):
     """The encoder's vector of the text, dropout, one dense layer; `examples` sets the schedule's length."""
-    encoder = texts.build_encoder(knobs)
+    encoder = long_text.build_encoder(knobs)
     x = snippets.Dropout(knobs.dropout, knobs.seed)(encoder.vector)
     logits = snippets.classifier(knobs, len(knobs.labels))(x)
     model = keras.Model(encoder.inputs, logits)
@@ -62,7 +62,7 @@ def build_model(knobs, examples):
     model.compile(optimizer=snippets.build_optimizer(knobs, model, examples, lookup=encoder.words.embeddings,
                                                      exponents=knobs.decay_rule),
                   loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-                  jit_compile=texts.use_xla(knobs, examples), steps_per_execution=knobs.steps_per_execution)
+                  jit_compile=long_text.use_xla(knobs, examples), steps_per_execution=knobs.steps_per_execution)
     return model
 
 

@@ -12,7 +12,7 @@ import dataclasses
 
 import snippets
 from config import knob
-from documents import texts
+from documents import long_text
 from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
@@ -28,11 +28,11 @@ FINE = tuple(f'{coarse}:{fine}' for coarse, names in zip(COARSE, (
 
 
 @dataclasses.dataclass
-class Knobs(texts.Knobs):
+class Knobs(long_text.Knobs):
     fine: bool = knob(False, 'the 50 fine labels, such as HUM:ind, in place of the 6 coarse ones')
 
-    def settle(self, script, recipe, given):
-        knobs = super().settle(script, recipe, given)
+    def resolve(self, script, recipe, given):
+        knobs = super().resolve(script, recipe, given)
         return dataclasses.replace(knobs, labels=FINE) if knobs.fine and knobs.labels == COARSE else knobs
 
 
@@ -60,7 +60,7 @@ def load_data(knobs, split):
         if label not in knobs.labels or not text.strip():
             raise snippets.UserError(f'{path}, line {number}: {line[:40]!r} is not a label, a space and a question.')
         examples.append(snippets.Example(str(path), number, number - 1, text, None, knobs.labels.index(label)))
-    return texts.part(knobs, examples, split)
+    return long_text.train_or_dev(knobs, examples, split)
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def load_data(knobs, split):
 
 def build_model(knobs, examples):
     """The encoder's vector of the text, dropout, one dense layer; `examples` sets the schedule's length."""
-    encoder = texts.build_encoder(knobs)
+    encoder = long_text.build_encoder(knobs)
     x = snippets.Dropout(knobs.dropout, knobs.seed)(encoder.vector)
     logits = snippets.classifier(knobs, len(knobs.labels))(x)
     model = keras.Model(encoder.inputs, logits)
@@ -77,7 +77,7 @@ def build_model(knobs, examples):
     model.compile(optimizer=snippets.build_optimizer(knobs, model, examples, lookup=encoder.words.embeddings,
                                                      exponents=knobs.decay_rule),
                   loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-                  jit_compile=texts.use_xla(knobs, examples), steps_per_execution=knobs.steps_per_execution)
+                  jit_compile=long_text.use_xla(knobs, examples), steps_per_execution=knobs.steps_per_execution)
     return model
 
 

@@ -10,13 +10,13 @@ Expect on test: BERT-base 77.6 (Sun et al. 2019, table 6; not yet rerun here).
 import functools
 
 import snippets
-from documents import texts
-from engine.files import csv_rows
+from documents import long_text
+from engine.files import read_csv
 from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
-knobs = texts.Knobs(
+knobs = long_text.Knobs(
     labels=('Society & Culture', 'Science & Mathematics', 'Health', 'Education & Reference', 'Computers & Internet',
             'Sports', 'Business & Finance', 'Entertainment & Music', 'Family & Relationships',
             'Politics & Government'),                       # 1 to 10 in the files
@@ -37,14 +37,14 @@ def load_data(knobs, split):
     """
     name = 'test.csv' if split == 'test' else 'train.csv'
     path = snippets.data_file(knobs, f'Yahoo/{name}', f'yahoo_answers_csv/{name}', name)
-    return texts.part(knobs, read_rows(path, len(knobs.labels), knobs.truncation == 'windows'), split)
+    return long_text.train_or_dev(knobs, read_rows(path, len(knobs.labels), knobs.truncation == 'windows'), split)
 
 
 @functools.cache
 def read_rows(path, topics, as_one_text):
     """All Examples of a file. Line ends are written as backslash and n there; here they are spaces."""
     numbers, examples = [str(number) for number in range(1, topics + 1)], []
-    for line, row in csv_rows(path):
+    for line, row in read_csv(path):
         if len(row) != 4 or row[0] not in numbers:
             raise snippets.UserError(f'{path}, line {line}: {len(row)} columns, the first {row[0]!r}, are not a topic '
                                      f'from 1 to {topics}, title, question and answer.')
@@ -65,7 +65,7 @@ def read_rows(path, topics, as_one_text):
 
 def build_model(knobs, examples):
     """The encoder's vector of the text, dropout, one dense layer; `examples` sets the schedule's length."""
-    encoder = texts.build_encoder(knobs)
+    encoder = long_text.build_encoder(knobs)
     x = snippets.Dropout(knobs.dropout, knobs.seed)(encoder.vector)
     logits = snippets.classifier(knobs, len(knobs.labels))(x)
     model = keras.Model(encoder.inputs, logits)
@@ -74,7 +74,7 @@ def build_model(knobs, examples):
     model.compile(optimizer=snippets.build_optimizer(knobs, model, examples, lookup=encoder.words.embeddings,
                                                      exponents=knobs.decay_rule),
                   loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-                  jit_compile=texts.use_xla(knobs, examples), steps_per_execution=knobs.steps_per_execution)
+                  jit_compile=long_text.use_xla(knobs, examples), steps_per_execution=knobs.steps_per_execution)
     return model
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 # ---- Progress -------------------------------------------------------------------------------------------------------
 
 
-class Lines:
+class LineProgress:
     """Progress in plain lines, two a minute."""
 
     def __init__(self, total, what, unit, initial):
@@ -39,13 +39,13 @@ def progress_bar(total, what, unit, initial=0):
     (--quiet)."""
     if sys.stderr.isatty() and not isinstance(sys.stdout, io.StringIO):
         return tqdm(total=total, desc=what, unit=unit, unit_scale=unit == 'B', initial=initial, leave=False)
-    return Lines(total, what, unit, initial)
+    return LineProgress(total, what, unit, initial)
 
 
 # ---- Words and tables -----------------------------------------------------------------------------------------------
 
 
-def words_and_options(argv):
+def split_arguments(argv):
     """A command line whose words (tasks) come first: (the words up to the first option, the rest)."""
     words = list(itertools.takewhile(lambda word: not word.startswith('-'), argv))
     return words, argv[len(words):]

@@ -14,7 +14,7 @@ import time
 import zlib
 from pathlib import Path
 
-ABANDONED = 600     # seconds without a change after which a half-written file is nobody's
+STALE_SECONDS = 600     # seconds without a change after which a half-written file is nobody's
 
 
 class UserError(Exception):
@@ -32,7 +32,7 @@ def first_line(error):
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def status_of(work, *args):
+def exit_status(work, *args):
     """The exit status of a program: what work(*args) returns, None being 0; where it raised a UserError or an OSError,
     which is said in one line, that one's, or 2; 141 where nobody reads what it prints."""
     for name in ('stdout', 'stderr'):       # closed, as by >&-
@@ -58,10 +58,10 @@ def read_lines(path, file=None):
 
     `file`: what to read instead, in bytes; `path` is then only a name for messages.
     """
-    return list(each_line(path, file))
+    return list(iterate_lines(path, file))
 
 
-def each_line(path, file=None):
+def iterate_lines(path, file=None):
     """read_lines() one by one: a training file may have hundreds of megabytes."""
     number, blank = 0, []       # blank lines that are at the end unless another one follows
     try:
@@ -82,7 +82,7 @@ def each_line(path, file=None):
         raise UserError(f'{path}: the file is empty.')
 
 
-def csv_rows(path):
+def read_csv(path):
     """(number of its first line, cells) of every row of a file with commas and quotes, blank lines passed over. Raises
     UserError."""
     line = 1
@@ -101,13 +101,13 @@ def csv_rows(path):
 
 def read_json(path):
     """The object in a JSON file, as a dict. Raises UserError."""
-    settings = read_any_json(path)
+    settings = read_json_value(path)
     if not isinstance(settings, dict):
         raise UserError(f'{path}: a JSON object is expected.')
     return settings
 
 
-def read_any_json(path):
+def read_json_value(path):
     """What a JSON file holds, an object, a list or a value. Raises UserError."""
     try:
         return json.loads('\n'.join(read_lines(path)))
@@ -117,7 +117,7 @@ def read_any_json(path):
         raise UserError(f'{path}: not read: {error}.') from error
 
 
-DAMAGED = tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError      # raised by open_tar_gz()
+ARCHIVE_ERRORS = tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError      # raised by open_tar_gz()
 
 
 @contextlib.contextmanager
@@ -131,7 +131,7 @@ def open_tar_gz(path):
 
 
 @contextlib.contextmanager
-def whole(path):
+def atomic_write(path):
     """The name of a new file, which takes the place of `path` at the end: that is there whole or not at all, and an
     earlier one stays until then. Raises UserError."""
     beside = path.with_name(f'.{path.name}.{os.getpid()}')
@@ -144,11 +144,11 @@ def whole(path):
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        drop_abandoned(path.parent, f'.{glob.escape(path.name)}.[0-9]*')
+        remove_stale(path.parent, f'.{glob.escape(path.name)}.[0-9]*')
 
 
 @contextlib.contextmanager
-def whole_folder(target, fresh=False):
+def atomic_folder(target, fresh=False):
     """A new folder, which becomes `target` at the end: that is there whole or not at all. With `fresh` it may be there
     before, and stays until then. What lies beside the new folder, in its parent, is deleted at the end."""
     target = target.absolute()
@@ -163,7 +163,7 @@ def whole_folder(target, fresh=False):
         new.rename(target)
 
 
-def drop_abandoned(folder, pattern, seconds=ABANDONED):
+def remove_stale(folder, pattern, seconds=STALE_SECONDS):
     """Delete what is left of programs that were killed while they wrote."""
     for path in folder.glob(pattern):
         with contextlib.suppress(OSError):
@@ -171,7 +171,7 @@ def drop_abandoned(folder, pattern, seconds=ABANDONED):
                 path.unlink()
 
 
-def flush(path):
+def fsync(path):
     """Wait until this, if it is a file, is on the disk, as it must be when the power fails."""
     if path.is_file():
         with open(path, 'rb+') as file:
@@ -180,7 +180,7 @@ def flush(path):
 
 def write_file(path, content):
     """Write text or bytes, whole or not at all."""
-    with whole(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -195,41 +195,3 @@ def write_json(path, content):
     write_file(path, json.dumps(strict(content), indent=2, allow_nan=False) + '\n')
 
 
-# ---- What a run leaves behind ---------------------------------------------------------------------------------------
-
-
-STATE, WEIGHTS = 'state.safetensors', 'model.safetensors'       # of the run under way, of its best epoch
-EARLIER = 'earlier.safetensors'     # the weights of the epoch that was the best when the state was saved
-METRICS = 'metrics.json'
-BETWEEN_TEXTS = ' | '       # in dev_predictions.tsv, where several texts are accepted as the answer
-
-
-def run_folder(knobs):
-    """runs/<script>/<model>-seed<seed>[-<name>]."""
-    variant = f'-{knobs.name}' if knobs.name else ''
-    return Path(knobs.runs_dir) / knobs.task / f'{Path(knobs.model).resolve().name}-seed{knobs.seed}{variant}'
-
-
-def metric_names(row):
-    """What the script's score() gave to this epoch of metrics.json."""
-    names = list(row)
-    return names[names.index('loss') + 1:names.index('score')]
-
-
-def one_line(text):
-    """A text as a cell of a TSV file: tabs and line ends become spaces."""
-    return text.replace('\t', ' ').replace('\r', ' ').replace('\n', ' ')
-
-
-def show_value(value, digits=2):
-    """A share as percent."""
-    return 'undefined' if value is None or math.isnan(value) else f'{100 * value:.{digits}f}'
-
-
-def show(row, digits=2, between='  '):
-    """The metrics of an epoch, for people: shares as percent, losses and perplexities as they are."""
-    words = []
-    for name in metric_names(row):
-        is_share = not name.endswith(('loss', 'perplexity')) or row[name] is None
-        words.append(f'{name} {show_value(row[name], digits) if is_share else f"{row[name]:.3f}"}')
-    return between.join(words)

@@ -17,17 +17,17 @@ import numpy as np
 
 import snippets
 from config import knob
-from pretraining import text
+from pretraining import corpus_knobs
 from snippets import keras, tf
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
-class Knobs(text.Knobs):
-    fresh_models = {'small': 'electra-small', 'base': 'electra', 'large': 'electra-large'}
+class Knobs(corpus_knobs.Knobs):
+    new_models = {'small': 'electra-small', 'base': 'electra', 'large': 'electra-large'}
     family = 'electra'
-    demo_settings = text.DEMO | {'layers': 2, 'hidden_size': 128, 'generator_size': 0.5, 'updates': 500, 'warmup': 0.1,
+    demo_settings = corpus_knobs.DEMO | {'layers': 2, 'hidden_size': 128, 'generator_size': 0.5, 'updates': 500, 'warmup': 0.1,
                                  'score_every': 100, 'batch_size': 32, 'learning_rate': 1e-3}
     generator_size: float = knob(0.25, 'width of the generator over that of the discriminator', 0.01, 1.0)
     discriminator_weight: float = knob(50.0, "of the discriminator's loss, beside the generator's", 0.0, 1e6)
@@ -55,8 +55,8 @@ knobs = Knobs(      # ELECTRA's appendix A, and google-research/electra, configu
 def load_data(knobs):
     """Rows to train on and held-out rows. In every row 15 % of the tokens are hidden, other ones in every epoch: 85 %
     of these become [MASK], the others stay."""
-    return {split: rows.with_targets(snippets.Replaced(rows, knobs.mask_share, knobs.slots))
-            for split, rows in text.load_data(knobs).items()}
+    return {split: rows.with_targets(snippets.ReplacedTokens(rows, knobs.mask_share, knobs.slots))
+            for split, rows in corpus_knobs.load_data(knobs).items()}
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
@@ -64,24 +64,24 @@ def load_data(knobs):
 
 def generator_sizes(knobs):
     """What the generator has different from the discriminator."""
-    return text.encoder_sizes(knobs.layers, round(knobs.generator_size * knobs.hidden_size))
+    return corpus_knobs.encoder_sizes(knobs.layers, round(knobs.generator_size * knobs.hidden_size))
 
 
 def build_model(knobs, rows):
     """The generator's logits for the hidden tokens, (batch, slots, words); and of the text with what was drawn from
     them (batch, length, 2): the discriminator's logits that a token is not the original, and the token."""
-    sizes = snippets.model_of(knobs).config
+    sizes = snippets.model_spec(knobs).config
     smaller = sizes | generator_sizes(knobs)
     places = keras.Input((knobs.slots,), dtype='int32', name='places')
 
     # Both have the same embeddings of words, positions and segments: the same variables.
     generator = snippets.build_fresh_encoder(knobs, 'electra', smaller, prefix='generator/', sines=knobs.sine_positions)
     ids, segments = generator.inputs
-    guesses, _ = snippets.hidden_words(knobs, generator, places, prefix='generator/')
-    corrupted = snippets.Corrupt(knobs.seed, name='corrupt')([ids, places, guesses])
+    guesses, _ = snippets.mlm_head(knobs, generator, places, prefix='generator/')
+    corrupted = snippets.SampleReplacements(knobs.seed, name='corrupt')([ids, places, guesses])
     discriminator = snippets.build_fresh_encoder(knobs, 'electra', sizes, inputs=[corrupted, segments],
                                                  embeddings=generator.embeddings)
-    suspicion = snippets.replaced_tokens(knobs, discriminator)
+    suspicion = snippets.rtd_head(knobs, discriminator)
 
     seen = tf.stack([suspicion, tf.cast(corrupted, tf.float32)], -1)
     model = keras.Model([ids, segments, places], [guesses, seen])
@@ -105,7 +105,7 @@ def replaced_loss(originals, seen):
 
 def predict(predictor, data):
     """What is measured of held-out text, the outputs for words being too large to keep: for every hidden token (loss,
-    the likeliest is right, the drawn one is), for every token (loss, logit, is replaced)."""
+    the top_starts is right, the drawn one is), for every token (loss, logit, is replaced)."""
     hidden, tokens = [[] for _ in range(len(data))], [[] for _ in range(len(data))]
     for rows, (guesses, seen) in predictor.batches(data):
         ids, _ = data.batch(rows)
@@ -143,9 +143,9 @@ PANELS = {'training loss': ['loss'], "generator's loss": ['masked_lm_loss'],
 
 def check(knobs):
     """Refuse other models; say what others found to give a useless one."""
-    if knobs.model not in knobs.fresh_models:
+    if knobs.model not in knobs.new_models:
         raise snippets.UserError(f'--model {knobs.model}: a model with fresh values is made here, of the sizes '
-                                 f'{", ".join(knobs.fresh_models)}.')
+                                 f'{", ".join(knobs.new_models)}.')
     if knobs.init and Path(knobs.init).is_dir():        # a run that goes on does not need it any more
         check_sizes(knobs, snippets.open_model(knobs.init, knobs.model_dir).config)
     batch = knobs.batch_size * knobs.grad_accumulation
@@ -171,7 +171,7 @@ def main(knobs):
     check(knobs)
     data = load_data(knobs)
     snippets.train(knobs, build_model(knobs, len(data['train'])), data['train'], data['dev'], score,
-                   callbacks=[text.Checkpoints(knobs)], predict=predict, panels=PANELS)
+                   callbacks=[corpus_knobs.Checkpoints(knobs)], predict=predict, panels=PANELS)
 
 
 if __name__ == '__main__':

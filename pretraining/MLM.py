@@ -15,34 +15,34 @@ import numpy as np
 
 import snippets
 from config import knob
-from pretraining import text
+from pretraining import corpus_knobs
 from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
-class Knobs(text.Knobs):
-    fresh_models = {'tiny': 'bert-small', 'mini': 'bert-small', 'small': 'bert-small', 'base': 'bert'}
+class Knobs(corpus_knobs.Knobs):
+    new_models = {'tiny': 'bert-small', 'mini': 'bert-small', 'small': 'bert-small', 'base': 'bert'}
     family = 'bert'
-    unused = *text.Knobs.unused, 'embedding_size'       # BERT's is that of its layers
-    demo_settings = text.DEMO | {'model': 'minilm', 'updates': 100, 'score_every': 20, 'batch_size': 16,
+    unused = *corpus_knobs.Knobs.unused, 'embedding_size'       # BERT's is that of its layers
+    demo_settings = corpus_knobs.DEMO | {'model': 'minilm', 'updates': 100, 'score_every': 20, 'batch_size': 16,
                                  'learning_rate': 3e-4}
     whole_words: bool = knob(False, 'hide all pieces of a word together; where there are no spaces: --segmenter')
     line_by_line: bool = knob(False, 'every line is a row, cut to maxlen; else rows are filled with lines')
 
-    def made_model(self):
+    def new_model_spec(self):
         """A fresh BERT, or the encoder of --model without its pooler, which has no part in this."""
-        if self.model in self.fresh_models:
-            made = super().made_model()
+        if self.model in self.new_models:
+            made = super().new_model_spec()
             return made._replace(config=made.config | {'embedding_size': self.hidden_size})
         model = snippets.open_model(self.model, self.model_dir)
-        if self.vocabulary != text.Knobs.vocabulary:
+        if self.vocabulary != corpus_knobs.Knobs.vocabulary:
             own, given = ((folder / 'vocab.txt').read_bytes() for folder in (model.folder, self.vocabulary_folder))
             if own != given:
                 raise snippets.UserError(f'--vocabulary {self.vocabulary}: not the one that --model {self.model} was '
                                          'trained with, whose word embeddings are no use for others. Leave it out.')
-        return snippets.Made(model.family, model.config, 'mean' if model.pooling == 'mean' else 'cls', model.folder)
+        return snippets.ModelSpec(model.family, model.config, 'mean' if model.pooling == 'mean' else 'cls', model.folder)
 
 
 knobs = Knobs(
@@ -66,8 +66,8 @@ def load_data(knobs):
     of these become [MASK], 10 % any word, 10 % stay."""
     def hide(rows):
         return rows.with_targets(
-            snippets.Masked(rows, knobs.mask_share, knobs.slots, whole_words=knobs.whole_words))
-    return {split: hide(rows) for split, rows in text.load_data(knobs, knobs.line_by_line).items()}
+            snippets.MaskedTokens(rows, knobs.mask_share, knobs.slots, whole_words=knobs.whole_words))
+    return {split: hide(rows) for split, rows in corpus_knobs.load_data(knobs, knobs.line_by_line).items()}
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
@@ -75,15 +75,15 @@ def load_data(knobs):
 
 def build_model(knobs, rows):
     """The logits of all words for the hidden tokens, (batch, slots, words)."""
-    if knobs.model in knobs.fresh_models:
-        model = knobs.made_model()
+    if knobs.model in knobs.new_models:
+        model = knobs.new_model_spec()
         encoder = snippets.build_fresh_encoder(knobs, model.family, model.config, sines=knobs.sine_positions)
     else:
         encoder = snippets.build_encoder(knobs)
     places = keras.Input((knobs.slots,), dtype='int32', name='places')
-    logits, head = snippets.hidden_words(knobs, encoder, places)
-    if knobs.model not in knobs.fresh_models:
-        snippets.load_head(knobs, head)
+    logits, head = snippets.mlm_head(knobs, encoder, places)
+    if knobs.model not in knobs.new_models:
+        snippets.load_mlm_head(knobs, head)
     model = keras.Model([*encoder.inputs, places], logits)
     model.compile(optimizer=snippets.build_optimizer(knobs, model, rows),
                   loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -96,7 +96,7 @@ def build_model(knobs, rows):
 
 def predict(predictor, data):
     """What is measured of held-out text, the outputs being too large to keep: for every hidden token (loss, the
-    likeliest is right)."""
+    top_starts is right)."""
     hidden = [[] for _ in range(len(data))]
     for rows, (guesses,) in predictor.batches(data):
         ids, _ = data.batch(rows)
@@ -120,12 +120,12 @@ PANELS = {'training loss': ['loss'], 'loss': ['masked_lm_loss'], 'perplexity': [
 
 def check(knobs):
     """Refuse what a checkpoint decides, and say what others found to give a useless model."""
-    if knobs.model in knobs.fresh_models:
+    if knobs.model in knobs.new_models:
         return
     for name in ('layers', 'hidden_size', 'positions', 'sine_positions'):
-        if getattr(knobs, name) != getattr(text.Knobs, name):
+        if getattr(knobs, name) != getattr(corpus_knobs.Knobs, name):
             raise snippets.UserError(f'--{name.replace("_", "-")} is for models with fresh values '
-                                     f'({", ".join(knobs.fresh_models)}); {knobs.model} has its own.')
+                                     f'({", ".join(knobs.new_models)}); {knobs.model} has its own.')
     if knobs.learning_rate >= 4e-4:
         print(f'Note: --learning-rate {knobs.learning_rate:g}: at 4e-4 BERT forgot what it had learned (Sun et al. '
               '2019, section 5.3.3).')
@@ -136,7 +136,7 @@ def main(knobs):
     check(knobs)
     data = load_data(knobs)
     snippets.train(knobs, build_model(knobs, len(data['train'])), data['train'], data['dev'], score,
-                   callbacks=[text.Checkpoints(knobs)], predict=predict, panels=PANELS)
+                   callbacks=[corpus_knobs.Checkpoints(knobs)], predict=predict, panels=PANELS)
 
 
 if __name__ == '__main__':

@@ -18,9 +18,9 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 
-from config import within
-from engine.corpus import read_text, text_files
-from engine.files import UserError, status_of, whole_folder, write_file
+from engine.arguments import number_in_range
+from engine.data.corpus import read_text, text_files
+from engine.files import UserError, atomic_folder, exit_status, write_file
 
 SPECIAL = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
 
@@ -45,7 +45,7 @@ def write_vocabulary(folder, text, columns, size, cased, alphabet):
                              alphabet)
     if len(tokens) <= len(SPECIAL):
         raise UserError(f'--text {text}: no text in these files.')
-    with whole_folder(folder) as new:
+    with atomic_folder(folder) as new:
         write_file(new / 'vocab.txt', '\n'.join(tokens) + '\n')
     why = ''
     if len(tokens) < size:
@@ -62,12 +62,12 @@ def main(argv=None):
     parser.add_argument('folder', metavar='FOLDER', help='the folder to make')
     parser.add_argument('--text', required=True, help='files, folders or patterns, separated by commas')
     parser.add_argument('--columns', default='', help='of tables (.tsv) with a header, separated by commas')
-    parser.add_argument('--size', type=within(int, 100, 10**6), default=30522, help='tokens (%(default)s)')
+    parser.add_argument('--size', type=number_in_range(int, 100, 10**6), default=30522, help='tokens (%(default)s)')
     parser.add_argument('--cased', action='store_true', help='keep upper case and accents')
-    parser.add_argument('--alphabet', type=within(int, 10, 10**6), default=6000,
+    parser.add_argument('--alphabet', type=number_in_range(int, 10, 10**6), default=6000,
                         help='at most so many different characters, the most frequent (%(default)s)')
     args = parser.parse_args(argv)
-    return status_of(write_vocabulary, args.folder, args.text, args.columns, args.size, args.cased, args.alphabet)
+    return exit_status(write_vocabulary, args.folder, args.text, args.columns, args.size, args.cased, args.alphabet)
 
 
 if __name__ == '__main__':

@@ -15,15 +15,15 @@ import dataclasses
 
 import snippets
 from config import knob
-from engine.answers import evaluate_squad1, evaluate_squad2, squad2
-from reading import questions
+from engine.metrics.reading import evaluate_squad1, evaluate_squad2, squad2_scores
+from reading import qa
 from snippets import keras
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
-class Knobs(questions.Knobs):
+class Knobs(qa.Knobs):
     version: str = knob('1.1', 'of the data; in 2.0 some questions have no answer', choices=('1.1', '2.0'))
     null_threshold: float = knob(0.0, 'how much higher the score of no answer must be than that of the best text, for '
                                  'questions whose answers are not known; 0: what is best on dev')
@@ -41,13 +41,13 @@ knobs = Knobs(
 def load_data(knobs, split):
     """The questions of 'train', 'dev' or 'test'; the answers of a test file are not looked at."""
     path = snippets.data_file(knobs, f'SQuAD/{split}-v{knobs.version}.json')
-    loaded = questions.load(knobs, split, path, unanswerable=True)
+    loaded = qa.load(knobs, split, path, unanswerable=True)
     return [question._replace(label=None) for question in loaded] if split == 'test' else loaded
 
 
 def prepare(knobs, loaded):
     """Their rows of tokens, with where in each the answer begins and ends."""
-    return questions.prepare(knobs, loaded)
+    return qa.prepare(knobs, loaded)
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def build_model(knobs, rows):
     """For every token of a row how likely the answer begins there, and how likely it ends there; [CLS] stands for: not
     in this window. `rows` sets the schedule's length."""
     encoder = snippets.build_encoder(knobs)
-    head = questions.joint_head if knobs.head == 'joint' else questions.plain_head
+    head = qa.joint_head if knobs.head == 'joint' else qa.plain_head
     model = keras.Model(*head(knobs, encoder))
     # Every batch brings weights, 0 for rows that only fill it up: a loss of your own multiplies by them, then takes the
     # mean. The mean is over beginnings and ends alike.
@@ -72,53 +72,53 @@ def build_model(knobs, rows):
 
 def predict(predictor, data):
     """No answer, and the best answers, to every question, (questions, 1 + n_best, 3): see questions.predict()."""
-    outputs = questions.predict(predictor, data)
+    outputs = qa.predict(predictor, data)
     outputs[:, 0, 2] -= predictor.knobs.null_threshold
     return outputs
 
 
 def score(outputs, data):
     """{metric: value} of what predict() returns for dev, by the official definition."""
-    evaluate = evaluate_squad2 if questions.some_have_none(data) else evaluate_squad1
-    return questions.score(evaluate, answers(outputs, data), data)
+    evaluate = evaluate_squad2 if qa.some_have_none(data) else evaluate_squad1
+    return qa.score(evaluate, answers(outputs, data), data)
 
 
 def answers(outputs, data):
     """What is written for every question: a piece of its paragraph, or '' for no answer."""
-    is_null = questions.null_margins(outputs) > questions.null_threshold(outputs, data)
-    return ['' if null else text for null, text in zip(is_null, questions.best_texts(outputs, data), strict=True)]
+    is_null = qa.null_margins(outputs) > qa.null_threshold(outputs, data)
+    return ['' if null else text for null, text in zip(is_null, qa.best_texts(outputs, data), strict=True)]
 
 
 def losses(outputs, data):
     """How wrong every answer is: 1 less its F1."""
-    return questions.losses(squad2, answers(outputs, data), data)
+    return qa.losses(squad2_scores, answers(outputs, data), data)
 
 
 def score_files(gold, predictions, null_odds=None):
     """{metric: value} of a file of predictions, {id: text}, for a file with answers (tools.score); of SQuAD 2.0 with a
     file {id: how sure it is that there is no answer} also the best thresholds on these."""
-    accepted, texts = questions.read_predictions(gold, predictions, unanswerable=True)
+    accepted, texts = qa.read_predictions(gold, predictions, unanswerable=True)
     if () not in accepted.values():
         return evaluate_squad1(accepted, texts)
-    return evaluate_squad2(accepted, texts, questions.read_odds(null_odds, accepted))
+    return evaluate_squad2(accepted, texts, qa.read_odds(null_odds, accepted))
 
 
 def main(knobs):
     """From the files to the predictions of the test file or, where there is none, of dev."""
-    splits = questions.splits(knobs, f'SQuAD/test-v{knobs.version}.json')
+    splits = qa.splits(knobs, f'SQuAD/test-v{knobs.version}.json')
     data = {split: prepare(knobs, load_data(knobs, split)) for split in splits}
-    knobs = questions.with_longest_answer(knobs, data['train'])
+    knobs = qa.with_longest_answer(knobs, data['train'])
     model = build_model(knobs, len(data['train']))
     best = snippets.train(knobs, model, data['train'], data['dev'], score, answers, predict=predict, losses=losses)
     outputs = predict(best, data['dev'])
-    best.knobs = knobs = questions.with_null_threshold(knobs, outputs, data['dev'])
+    best.knobs = knobs = qa.with_null_threshold(knobs, outputs, data['dev'])
     snippets.write_configuration(knobs)
     if knobs.predict:
         split = splits[-1]
         if split == 'test':
             outputs = predict(best, data['test'])
-        questions.write(knobs, 'SQuAD', split, data[split], outputs, answers(outputs, data[split]),
-                        questions.some_have_none(data['dev']))
+        qa.write(knobs, 'SQuAD', split, data[split], outputs, answers(outputs, data[split]),
+                        qa.some_have_none(data['dev']))
 
 
 if __name__ == '__main__':

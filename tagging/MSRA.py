@@ -12,14 +12,15 @@ The copies in the wild have no dev set, and some call the test set dev: here a t
 import dataclasses
 
 import snippets
-from engine.crf import CRF
+from engine.metrics.entities import all_scores, entity_f1
+from engine.model.crf import CRF
 from snippets import keras
-from tagging import words
+from tagging import ner
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
-knobs = words.ChineseKnobs(
-    labels=words.iob2('PER', 'LOC', 'ORG'),
+knobs = ner.ChineseKnobs(
+    labels=ner.iob2('PER', 'LOC', 'ORG'),
     maxlen=128,                                         # mkavim/finetune_bert; sentences have up to 100 characters
     epochs=4,                                           # the same
     learning_rate={'bert': 3e-5, 'electra-small': 3e-4},        # the same; ymcui/Chinese-ELECTRA; 1e-4 base, 5e-5 large
@@ -31,8 +32,8 @@ knobs = words.ChineseKnobs(
 def load_data(knobs, split):
     """The sentences of 'train', 'dev' or 'test' as Examples, whose labels are the numbers of their characters' tags."""
     if split == 'test':
-        return words.load_conll(knobs, split, snippets.data_file(knobs, 'MSRA/test.txt', 'MSRA/dev.txt'))
-    examples = words.load_conll(dataclasses.replace(knobs, limit=0), split, snippets.data_file(knobs, 'MSRA/train.txt'))
+        return ner.load_conll(knobs, split, snippets.data_file(knobs, 'MSRA/test.txt', 'MSRA/dev.txt'))
+    examples = ner.load_conll(dataclasses.replace(knobs, limit=0), split, snippets.data_file(knobs, 'MSRA/train.txt'))
     first = len(examples) - max(1, len(examples) // 10)         # the last tenth, so that a text is not in both
     if split == 'dev':
         return examples[first:]
@@ -41,7 +42,7 @@ def load_data(knobs, split):
 
 def prepare(knobs, examples):
     """Their rows of tokens, of which the first of every word has its label."""
-    return words.prepare(knobs, examples)
+    return ner.prepare(knobs, examples)
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
@@ -69,7 +70,7 @@ def build_model(knobs, rows):
 
 def predict(predictor, data):
     """The outputs: a (words, labels) array for every sentence, from those for the tokens of its windows."""
-    return words.predict(predictor, data)
+    return ner.predict(predictor, data)
 
 
 # ---- Score and run --------------------------------------------------------------------------------------------------
@@ -77,22 +78,22 @@ def predict(predictor, data):
 
 def score(outputs, data):
     """{metric: value} of the outputs for dev against its labels."""
-    return {'f1': words.entity_f1(words.gold_tags(data), words.tags_of(outputs, data))}
+    return {'f1': entity_f1(ner.gold_tags(data), ner.tags_of(outputs, data))}
 
 
 def answers(outputs, data):
     """What is written for every sentence: its tags."""
-    return [' '.join(tags) for tags in words.tags_of(outputs, data)]
+    return [' '.join(tags) for tags in ner.tags_of(outputs, data)]
 
 
 def losses(outputs, data):
     """How wrong the outputs for every sentence are: the mean cross-entropy of its words."""
-    return words.cross_entropy(outputs, data)
+    return ner.cross_entropy(outputs, data)
 
 
 def score_files(gold, predictions):
     """{metric: value} of a file of predictions against a labelled one, for tools.score."""
-    return words.score_files(gold, predictions)
+    return ner.score_files(gold, predictions)
 
 
 def main(knobs):
@@ -102,10 +103,10 @@ def main(knobs):
     best = snippets.train(knobs, model, data['train'], data['dev'], score, answers, predict=predict, losses=losses)
     if knobs.predict:
         outputs, test = predict(best, data['test']), data['test']
-        tags = words.tags_of(outputs, test)
+        tags = ner.tags_of(outputs, test)
         if test.targets is not None:
-            snippets.write_test_scores(knobs, data, words.all_scores(words.gold_tags(test), tags))
-        words.write_conll(knobs, 'MSRA.txt', test.examples, outputs, tags)
+            snippets.write_test_scores(knobs, data, all_scores(ner.gold_tags(test), tags))
+        ner.write_conll(knobs, 'MSRA.txt', test.examples, outputs, tags)
 
 
 if __name__ == '__main__':

@@ -10,14 +10,15 @@ BERT-base is known to us.
 """
 
 import snippets
-from engine.crf import CRF
+from engine.metrics.entities import all_scores, entity_f1
+from engine.model.crf import CRF
 from snippets import keras
-from tagging import words
+from tagging import ner
 
 # ---- Knobs ----------------------------------------------------------------------------------------------------------
 
-knobs = words.Knobs(
-    labels=words.iob2('corporation', 'creative-work', 'group', 'location', 'person', 'product'),
+knobs = ner.Knobs(
+    labels=ner.iob2('corporation', 'creative-work', 'group', 'location', 'person', 'product'),
     maxlen=128,                                         # with minilm two test sentences are longer, no others
     epochs=5,                                           # minilm's best on dev is the fourth or the fifth
 )
@@ -29,12 +30,12 @@ FILES = {'train': 'wnut17train.conll', 'dev': 'emerging.dev.conll', 'test': 'eme
 
 def load_data(knobs, split):
     """The sentences of 'train', 'dev' or 'test' as Examples, whose labels are the numbers of their words' tags."""
-    return words.load_conll(knobs, split, snippets.data_file(knobs, f'WNUT17/{FILES[split]}'))
+    return ner.load_conll(knobs, split, snippets.data_file(knobs, f'WNUT17/{FILES[split]}'))
 
 
 def prepare(knobs, examples):
     """Their rows of tokens, of which the first of every word has its label."""
-    return words.prepare(knobs, examples)
+    return ner.prepare(knobs, examples)
 
 
 # ---- Model ----------------------------------------------------------------------------------------------------------
@@ -62,7 +63,7 @@ def build_model(knobs, rows):
 
 def predict(predictor, data):
     """The outputs: a (words, labels) array for every sentence, from those for the tokens of its windows."""
-    return words.predict(predictor, data)
+    return ner.predict(predictor, data)
 
 
 # ---- Score and run --------------------------------------------------------------------------------------------------
@@ -70,22 +71,22 @@ def predict(predictor, data):
 
 def score(outputs, data):
     """{metric: value} of the outputs for dev against its labels."""
-    return {'f1': words.entity_f1(words.gold_tags(data), words.tags_of(outputs, data))}
+    return {'f1': entity_f1(ner.gold_tags(data), ner.tags_of(outputs, data))}
 
 
 def answers(outputs, data):
     """What is written for every sentence: its tags."""
-    return [' '.join(tags) for tags in words.tags_of(outputs, data)]
+    return [' '.join(tags) for tags in ner.tags_of(outputs, data)]
 
 
 def losses(outputs, data):
     """How wrong the outputs for every sentence are: the mean cross-entropy of its words."""
-    return words.cross_entropy(outputs, data)
+    return ner.cross_entropy(outputs, data)
 
 
 def score_files(gold, predictions):
     """{metric: value} of a file of predictions against a labelled one, for tools.score."""
-    return words.score_files(gold, predictions)
+    return ner.score_files(gold, predictions)
 
 
 def main(knobs):
@@ -95,10 +96,10 @@ def main(knobs):
     best = snippets.train(knobs, model, data['train'], data['dev'], score, answers, predict=predict, losses=losses)
     if knobs.predict:
         outputs, test = predict(best, data['test']), data['test']
-        tags = words.tags_of(outputs, test)
+        tags = ner.tags_of(outputs, test)
         if test.targets is not None:
-            snippets.write_test_scores(knobs, data, words.all_scores(words.gold_tags(test), tags))
-        words.write_conll(knobs, 'WNUT17.conll', test.examples, outputs, tags)
+            snippets.write_test_scores(knobs, data, all_scores(ner.gold_tags(test), tags))
+        ner.write_conll(knobs, 'WNUT17.conll', test.examples, outputs, tags)
 
 
 if __name__ == '__main__':

@@ -14,10 +14,10 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 import numpy as np
-from conftest import random_variables, sizes_of, write_google
 
 import config
 from checks import align
+from lab.reference.random_model import random_variables, sizes_of, write_google
 
 GOLDENS = Path(__file__).with_name('goldens.json')
 FAMILIES = ('bert', 'electra', 'albert', 'distilbert')

@@ -6,7 +6,7 @@
 
 For every task, and for all together (each task counts once): the mean difference of the score in points, best epoch and
 last epoch; its 95 % interval and its p value by the exact paired permutation test, and Student's interval beside it
-(tools/significance.py has the sources); by seed, how often the idea wins and loses; the smallest true difference that
+(lab/significance.py has the sources); by seed, how often the idea wins and loses; the smallest true difference that
 so many pairs with this spread would have found in four of five cases; what the idea costs in time and memory; which
 examples of dev it mends and breaks. And what all this cannot say.
 
@@ -26,8 +26,10 @@ import numpy as np
 
 import config
 from engine.console import markdown_table
-from engine.files import BETWEEN_TEXTS, UserError, status_of, write_file, write_json
-from tools import records, significance
+from engine.files import UserError, exit_status, write_file, write_json
+from engine.runs import records
+from engine.runs.layout import ANSWER_SEPARATOR
+from lab import significance
 
 EPOCHS = ('best', 'last')       # of each run, both compared
 ENOUGH = 8                      # pairs of one task: the number that is recommended
@@ -131,8 +133,8 @@ def outcome_of(strata):
     return Outcome(
         len(everything), float(baseline), float(idea), significance.mean_difference(differences),
         significance.permutation_interval(differences), significance.permutation_p(differences),
-        significance.student(differences), int((everything > 0).sum()), int((everything < 0).sum()),
-        significance.noticeable(differences[0]) if len(differences) == 1 else None)
+        significance.t_interval(differences), int((everything > 0).sum()), int((everything < 0).sum()),
+        significance.detectable_difference(differences[0]) if len(differences) == 1 else None)
 
 
 def scores_of(pairs, epoch):
@@ -165,7 +167,7 @@ def error_of(answer, is_score):
     """0 or 1, or how far a score is from the right one."""
     if is_score:
         return abs(float(answer.prediction) - float(answer.label))
-    return float(answer.prediction not in answer.label.split(BETWEEN_TEXTS))
+    return float(answer.prediction not in answer.label.split(ANSWER_SEPARATOR))
 
 
 def is_number(text):
@@ -177,7 +179,7 @@ def is_number(text):
 
 def changed_examples(task, pairs):
     """The Changed examples of a task, worst first. Raises UserError where two runs were not scored on the same dev."""
-    answers = [[records.read_answers(run) for run in pair] for pair in pairs]
+    answers = [[records.read_predictions(run) for run in pair] for pair in pairs]
     examples = answers[0][0]
     is_score = not pairs[0][0].knobs.get('labels') and all(
         is_number(text) for of_pair in answers for of_run in of_pair for answer in of_run
@@ -210,7 +212,7 @@ def option_notes(pairs, names):
     for task, task_pairs in pairs.items():
         before, after = zip(*task_pairs, strict=True)
         found = {name for run in before + after for name in run.settings.get('found', [])}      # not chosen
-        knobs = sorted({name for run in before + after for name in run.knobs} - {*config.FREE, 'seed', *found})
+        knobs = sorted({name for run in before + after for name in run.knobs} - {*config.NOT_IN_RUN_IDENTITY, 'seed', *found})
         for name in knobs:
             values = [sorted({str(run.knobs.get(name)) or 'empty' for run in side}) for side in (before, after)]
             notes += differences(f'{task}: {name}', values, names)
@@ -457,12 +459,12 @@ def main(argv=None):
     """The command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog='python -m tools.compare', description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('baseline', help=f'runs: {records.RUNS}')
+    parser.add_argument('baseline', help=f'runs: {records.RUN_ARGUMENT_HELP}')
     parser.add_argument('idea', help='runs to compare with them')
     records.add_options(parser)
     parser.add_argument('--to', type=Path, metavar='PATH', help='where the files go, without their endings')
     args = parser.parse_args(argv)
-    return status_of(compare_words, (args.baseline, args.idea), records.runs_dir_of(args), args.model, args.to)
+    return exit_status(compare_words, (args.baseline, args.idea), records.runs_dir(args), args.model, args.to)
 
 
 if __name__ == '__main__':

@@ -39,20 +39,20 @@ from tokenizers import Tokenizer, decoders, processors
 
 import config
 from engine.backend import keras, tf
-from engine.checkpoints import DISTILBERT_SIZES, Checkpoint, open_model, skipped_variables
-from engine.encoders import build_encoder
-from engine.families import (
+from engine.data.vocabulary import load_vocabulary
+from engine.files import UserError, atomic_folder, exit_status, write_file, write_json
+from engine.model.checkpoints import DISTILBERT_SIZES, Checkpoint, open_model, skipped_variables
+from engine.model.encoders import build_encoder
+from engine.model.families import (
     FAMILIES,
     encoder_shapes,
-    head_name,
+    hugging_face_head_name,
     hugging_face_name,
-    replaced_head_shapes,
-    words_head_shapes,
+    mlm_head_shapes,
+    rtd_head_shapes,
 )
-from engine.files import UserError, status_of, whole_folder, write_file, write_json
-from engine.prediction import token_axis
-from engine.vocabulary import load_vocabulary
-from tools.runs import exact_products, open_run, sample_batches
+from engine.training.prediction import token_axis
+from lab.scripts import disable_tf32, open_run, sample_batches
 
 CLASSES = {'bert': 'Bert', 'electra': 'Electra', 'albert': 'Albert', 'distilbert': 'DistilBert'}
 VECTORS = {     # the text vector in transformers' terms
@@ -102,7 +102,7 @@ def pretraining_head(checkpoint):
     """(transformers' class without the family, {name: shape} of its head) of a run of pre-training: its variables are
     those of an encoder and of this head, and of ELECTRA's generator. (None, {}) for another run. Raises UserError."""
     family, settings = checkpoint.family, checkpoint.config
-    replaced, words = replaced_head_shapes(settings), words_head_shapes(family, settings)
+    replaced, words = rtd_head_shapes(settings), mlm_head_shapes(family, settings)
     on_top = set(checkpoint.shapes) - set(encoder_shapes(family, settings))
     if {name for name in on_top if not name.startswith(('generator/', 'generator_predictions/'))} == set(replaced):
         return 'ForPreTraining', replaced
@@ -137,7 +137,7 @@ def key_of(name, family, root):
     of a head of pre-training."""
     if name.startswith(f'{FAMILIES[family][0]}/'):
         return root + hugging_face_name(name, family).removeprefix(f'{family}.')
-    return head_name(name, family)
+    return hugging_face_head_name(name, family)
 
 
 def google_config(checkpoint):
@@ -266,7 +266,7 @@ def convert_run(folder, checkpoint, names):
 def check_head(checkpoint, knobs, model, head, scale, of_tokens):
     """That a run's logits are those of one dense layer on the encoder's own vector, or on those of the tokens, times
     `scale`, and nothing else."""
-    exact_products()
+    disable_tf32()
     with contextlib.redirect_stdout(io.StringIO()):     # which variables were read
         encoder = build_encoder(knobs)
     vectors = keras.Model(encoder.inputs, encoder.sequence if of_tokens else encoder.vector)
@@ -284,7 +284,7 @@ def check_head(checkpoint, knobs, model, head, scale, of_tokens):
 def convert_positions(folder, checkpoint, names, knobs, model, head):
     """A model of where in a paragraph the answer begins and ends, with one dense layer as its head: transformers' class
     for question answering, which leaves it to its user to pass over question and padding."""
-    exact_products()
+    disable_tf32()
     with contextlib.redirect_stdout(io.StringIO()):     # which variables were read
         encoder = build_encoder(knobs)
     vectors = keras.Model(encoder.inputs, encoder.sequence)
@@ -329,7 +329,7 @@ def convert(source, target, model_dir=config.Knobs.model_dir, generator=False):
         raise UserError(f'{checkpoint.path}: variable {min(missing)} should have the shape {expected[min(missing)]}; '
                         f'the checkpoint has {checkpoint.shapes.get(min(missing), "none of this name")}.')
     skipped = left_out(checkpoint, names, kind)
-    with whole_folder(target) as folder:
+    with atomic_folder(target) as folder:
         write_file(folder / 'vocab.txt', (checkpoint.folder / 'vocab.txt').read_bytes())
         if checkpoint.pooling == 'mean':        # as sentence-transformers says it
             (folder / '1_Pooling').mkdir()
@@ -380,7 +380,7 @@ def main(argv=None):
     parser.add_argument('--generator', action='store_true',
                         help='of a run of pretraining/ELECTRA.py the generator, not the discriminator')
     args = parser.parse_args(argv)
-    return status_of(convert, args.source, args.target, args.model_dir, args.generator)
+    return exit_status(convert, args.source, args.target, args.model_dir, args.generator)
 
 
 if __name__ == '__main__':

@@ -35,8 +35,11 @@ import requests
 import safetensors
 
 import config
+from engine.catalog import models
+from engine.catalog.datasets import AVAILABLE_ON_REQUEST, AX, FOLDERS, SOURCES, TASKS, Download
+from engine.catalog.models import MODELS
 from engine.console import progress_bar
-from engine.files import DAMAGED, open_tar_gz, whole_folder
+from engine.files import ARCHIVE_ERRORS, atomic_folder, open_tar_gz
 
 TIMEOUT = (10, 20)              # seconds: for a connection (to each address of a host), for the next bytes
 RETRIES, RETRY_WAIT = 3, 1.0    # a transfer that broke off is continued this often, after 1, 2 and 3 seconds
@@ -73,7 +76,7 @@ def retrieve(url, sha256, path, part):
         pooch.retrieve(url, sha256 or None, path.name, path.parent, downloader=downloader)
     except requests.RequestException as error:
         if path.name == 'model.safetensors' and error.response is not None and error.response.status_code == 404:
-            repository = url.removeprefix(f'{config.HUB_URL}/').split('/resolve/')[0]
+            repository = url.removeprefix(f'{models.HUB_URL}/').split('/resolve/')[0]
             raise Wrong(f'the repository holds no model.safetensors ({url}), and nothing else is read. Convert it '
                         'where transformers and PyTorch are installed, and --model FOLDER takes it: python -c "from '
                         f"transformers import AutoModel, BertTokenizer; name = '{repository}'; "
@@ -186,30 +189,30 @@ def unpack_tar(archive, folder, wanted):
                         shutil.copyfileobj(source, target, CHUNK)
     except FileExistsError as error:
         raise Wrong(f'{archive.name} holds two files {Path(error.filename).name}') from error
-    except DAMAGED as error:
+    except ARCHIVE_ERRORS as error:
         raise Wrong(f'{archive.name} is no intact archive ({error}). {ANOTHER_SERVER}') from error
 
 
 def data_files(name):
     """The names of the files that the downloads of a data folder hold."""
-    if name in config.SOURCES:
-        return config.SOURCES[name].rows
-    task = config.FOLDERS[name]
+    if name in SOURCES:
+        return SOURCES[name].rows
+    task = FOLDERS[name]
     return task.raw_files or task.files
 
 
 def check_source(name, folder):
     """That the files of one of config.SOURCES hold as many texts as they should; a line about them. Raises Wrong."""
-    for file, expected in config.SOURCES[name].rows.items():
+    for file, expected in SOURCES[name].rows.items():
         if not (folder / file).is_file():
             raise Wrong(f'{file} is missing')
         try:
             rows = count_texts(folder / file)
-        except (*DAMAGED, csv.Error, ValueError, LookupError, TypeError) as error:
+        except (*ARCHIVE_ERRORS, csv.Error, ValueError, LookupError, TypeError) as error:
             raise Wrong(f'{file} is damaged or another file ({error}). {ANOTHER_SERVER}') from error
         if rows != expected:
             raise Wrong(f'{file} has {rows} texts instead of {expected}')
-    return 'texts as published: ' + ', '.join(f'{file} {rows}' for file, rows in config.SOURCES[name].rows.items())
+    return 'texts as published: ' + ', '.join(f'{file} {rows}' for file, rows in SOURCES[name].rows.items())
 
 
 def count_texts(path):
@@ -265,7 +268,7 @@ def check_model(model, folder):
         if data != [f'{stem}.data-{i:05}-of-{count:05}' for i in range(count)]:
             raise Wrong(f'data files of {checkpoints[0]} are missing')
     # ELECTRA's archives carry none: the sizes are read off the checkpoint.
-    if not config.MODELS[model].recipe.startswith('electra') and not any(name.endswith('.json') for name in names):
+    if not MODELS[model].recipe.startswith('electra') and not any(name.endswith('.json') for name in names):
         raise Wrong('the configuration (*config*.json) is missing')
     return ', '.join(names)
 
@@ -287,18 +290,18 @@ def check_hub_files(folder):
 
 def is_data(name):
     """Whether this is the name of a data folder, not that of a model."""
-    return name in config.FOLDERS or name in config.SOURCES
+    return name in FOLDERS or name in SOURCES
 
 
 def sources(name):
     """The config.Downloads of a data folder or a model."""
     if is_data(name):
-        return (config.FOLDERS | config.SOURCES)[name].downloads
-    model = config.MODELS[name]
+        return (FOLDERS | SOURCES)[name].downloads
+    model = MODELS[name]
     if not model.hub:
-        return [config.Download(model.url, model.sha256)]
-    folder = f'{config.HUB_URL}/{model.hub}/resolve/{quote(model.revision, safe="")}'
-    return [config.Download(f'{folder}/{file}', model.sha256 if file == 'model.safetensors' else '', file)
+        return [Download(model.url, model.sha256)]
+    folder = f'{models.HUB_URL}/{model.hub}/resolve/{quote(model.revision, safe="")}'
+    return [Download(f'{folder}/{file}', model.sha256 if file == 'model.safetensors' else '', file)
             for file in HUB_FILES]
 
 
@@ -317,7 +320,7 @@ def install(name, root):
             return
         for left in root.glob(f'.{glob.escape(name)}.*'):       # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)
-        with whole_folder(target) as folder:
+        with atomic_folder(target) as folder:
             said = fill(name, folder, root)
     print(f'{target}: {said}')
 
@@ -336,9 +339,9 @@ def fill(name, folder, root):
             if not file:
                 wanted = '|'.join(map(re.escape, data_files(name))) if is_data(name) else MODEL_FILE
                 (unpack_tar if url.endswith('.tgz') else unpack)(path, folder, wanted)
-        if name in config.SOURCES:
+        if name in SOURCES:
             return check_source(name, folder)
-        return check_data(name, folder) if name in config.FOLDERS else check_model(name, folder)
+        return check_data(name, folder) if name in FOLDERS else check_model(name, folder)
     except Wrong:
         raise
     except BaseException:       # the network, the disk, Ctrl-C: what has arrived whole is not fetched twice
@@ -372,16 +375,16 @@ def alone_in(root):
 
 def find_names(parser, given):
     """The data folders and models that the arguments name, each once. Exits with status 2 on an unknown one."""
-    known = {'ax': config.AX.folder} | {task.script.lower(): task.folder for task in config.TASKS.values()}
-    known |= {name.lower(): name for name in (*config.FOLDERS, *config.SOURCES, *config.MODELS)}
-    on_application = {name.lower(): name for name in config.ON_APPLICATION}
+    known = {'ax': AX.folder} | {task.script.lower(): task.folder for task in TASKS.values()}
+    known |= {name.lower(): name for name in (*FOLDERS, *SOURCES, *MODELS)}
+    on_application = {name.lower(): name for name in AVAILABLE_ON_REQUEST}
     names, unknown = [], []
     for name in given:
         if name.lower() == 'all':
-            names += config.FOLDERS
+            names += FOLDERS
         elif name.lower() in on_application:
             name = on_application[name.lower()]
-            parser.error(f'{name} is given on application only: {config.ON_APPLICATION[name]}. Put its files into the '
+            parser.error(f'{name} is given on application only: {AVAILABLE_ON_REQUEST[name]}. Put its files into the '
                          f'folder {name} of your data.')
         elif name.lower() in known:
             names.append(known[name.lower()])
@@ -389,8 +392,8 @@ def find_names(parser, given):
             close = difflib.get_close_matches(name.lower(), [*known, 'all'], 1)
             unknown.append(f'{name!r}' + (f' (did you mean {known.get(close[0], close[0])}?)' if close else ''))
     if unknown:
-        parser.error(f'unknown: {", ".join(unknown)}. GLUE: all, {", ".join(config.FOLDERS)}. '
-                     f'Other data: {", ".join(config.SOURCES)}. Models: {", ".join(config.MODELS)}')
+        parser.error(f'unknown: {", ".join(unknown)}. GLUE: all, {", ".join(FOLDERS)}. '
+                     f'Other data: {", ".join(SOURCES)}. Models: {", ".join(MODELS)}')
     return list(dict.fromkeys(names))
 
 
@@ -434,8 +437,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog='python -m tools.download', description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f'GLUE: all, {", ".join(config.FOLDERS)}\nother data: {", ".join(config.SOURCES)}\n'
-               f'models: {", ".join(config.MODELS)}')
+        epilog=f'GLUE: all, {", ".join(FOLDERS)}\nother data: {", ".join(SOURCES)}\n'
+               f'models: {", ".join(MODELS)}')
     parser.add_argument('names', nargs='*', metavar='NAME', help='a data folder, "all" of GLUE, or a model (below)')
     parser.add_argument('--data-dir', type=Path, default=config.Knobs.data_dir, help='for data (%(default)s)')
     parser.add_argument('--model-dir', type=Path, default=config.Knobs.model_dir, help='for models (%(default)s)')
@@ -446,11 +449,11 @@ def main(argv=None):
     for name in find_names(parser, args.names):
         if is_data(name):
             missing[name] = args.data_dir
-        elif not config.MODELS[name].package:
+        elif not MODELS[name].package:
             missing[name] = args.model_dir
         else:
             print(f'{name} needs no download: its weights were installed with the project '
-                  f'(package {config.MODELS[name].package}).')
+                  f'(package {MODELS[name].package}).')
     try:
         for name, root in list(missing.items()):
             install(name, root)

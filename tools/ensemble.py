@@ -30,10 +30,19 @@ from scipy.special import log_softmax, logsumexp
 import config
 import snippets
 from engine.console import markdown_table
-from engine.files import UserError, read_lines, show_value, status_of, write_file
-from engine.run import make_writable
-from tools.records import RUNS, Data, add_options, find_runs, read_answers, read_outputs, runs_dir_of
-from tools.runs import load_script
+from engine.files import UserError, exit_status, read_lines, write_file
+from engine.runs.folder import make_writable
+from engine.runs.metrics import format_score
+from engine.runs.records import (
+    RUN_ARGUMENT_HELP,
+    DevData,
+    add_options,
+    find_runs,
+    read_outputs,
+    read_predictions,
+    runs_dir,
+)
+from lab.scripts import load_script
 from tools.submission import HEADER
 
 CLOSE = {'rtol': 1e-3, 'atol': 1e-3}        # dev_predictions.tsv has four decimals of the losses
@@ -74,7 +83,7 @@ class Ensemble(NamedTuple):
 def read_member(record):
     """A Record's Member. Raises UserError."""
     labels = tuple(record.knobs.get('labels') or ())
-    answers = read_answers(record)
+    answers = read_predictions(record)
     outputs, texts = read_array(record, 'dev', len(answers))
     tests = {}
     for path in sorted(record.folder.glob('*.tsv')):
@@ -144,13 +153,13 @@ def dev_data(member):
                         f'({error}).') from error
     examples = [snippets.Example(answer.file, answer.line, answer.row, answer.text_a, answer.text_b if pair else None,
                                  label) for answer, label in zip(member.answers, gold, strict=True)]
-    return Data(examples, member.labels, np.array(gold))
+    return DevData(examples, member.labels, np.array(gold))
 
 
 def test_data(test, name, labels):
     """A test set for answers(): its texts are not known here, and are empty."""
     examples = [snippets.Example(name, line, int(index), '', None, None) for line, index in enumerate(test.indexes, 2)]
-    return Data(examples, labels)
+    return DevData(examples, labels)
 
 
 def kind_of(member, data):
@@ -193,7 +202,7 @@ def check_script(script, member, data):
 
 
 def shown(scores):
-    return ', '.join(f'{name} {show_value(value)}' for name, value in scores.items())
+    return ', '.join(f'{name} {format_score(value)}' for name, value in scores.items())
 
 
 # ---- Their mean ------------------------------------------------------------------------------------------------------
@@ -225,15 +234,15 @@ def table(ensemble):
     names = list(ensemble.scores)
     mean = {name: float(np.mean([member.best[name] for member in ensemble.members])) for name in names}
     gain = {name: ensemble.scores[name] - mean[name] for name in names}
-    rows = [[member.folder, *(show_value(member.best[name]) for name in names)] for member in ensemble.members]
-    rows.append([f'mean of the {len(rows)}', *(show_value(mean[name]) for name in names)])
-    rows.append(['**ensemble**', *(f'**{show_value(ensemble.scores[name])}**' for name in names)])
+    rows = [[member.folder, *(format_score(member.best[name]) for name in names)] for member in ensemble.members]
+    rows.append([f'mean of the {len(rows)}', *(format_score(mean[name]) for name in names)])
+    rows.append(['**ensemble**', *(f'**{format_score(ensemble.scores[name])}**' for name in names)])
     rows.append(['ensemble - mean', *(show_gain(gain[name]) for name in names)])
     return markdown_table([ensemble.task, *names], rows)
 
 
 def show_gain(value):
-    return show_value(value) if np.isnan(value) or value < 0 else f'+{show_value(value)}'
+    return format_score(value) if np.isnan(value) or value < 0 else f'+{format_score(value)}'
 
 
 # ---- The command line ------------------------------------------------------------------------------------------------
@@ -241,7 +250,7 @@ def show_gain(value):
 
 def run(args):
     results_dir = Path(args.results_dir or (config.DEMO['results_dir'] if args.demo else config.Knobs.results_dir))
-    records, unfinished = find_runs(args.runs, runs_dir_of(args), args.model)
+    records, unfinished = find_runs(args.runs, runs_dir(args), args.model)
     by_task = {task: list(group) for task, group in itertools.groupby(records, lambda record: record.task)}
     alone = [group[0] for group in by_task.values() if len(group) == 1]
     for folder in unfinished:
@@ -270,10 +279,10 @@ def main(argv=None):
     """The command line. Returns 0 when all files are written, else 2."""
     parser = argparse.ArgumentParser(prog='python -m tools.ensemble', description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', nargs='+', metavar='RUN', help=RUNS)
+    parser.add_argument('runs', nargs='+', metavar='RUN', help=RUN_ARGUMENT_HELP)
     add_options(parser)
     parser.add_argument('--results-dir', help=f'of the files for the leaderboard ({config.Knobs.results_dir})')
-    return status_of(run, parser.parse_intermixed_args(argv))
+    return exit_status(run, parser.parse_intermixed_args(argv))
 
 
 if __name__ == '__main__':

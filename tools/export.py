@@ -5,7 +5,7 @@
     uv run -m tools.export runs/... --format savedmodel --output models/cola/1      # as TensorFlow Serving wants it
 
 The folder gets the model, vocab.txt and export.json: task, labels, maxlen, cut (how texts that are too long are cut:
-what tokenize() in engine/tokens.py is told), the names of inputs and outputs, the run it was made from. It is written
+what tokenize() in engine/data/tokens.py is told), the names of inputs and outputs, the run it was made from. It is written
 only if a fresh process gets the run's logits from it. The model computes in float32, whatever --precision it was
 trained with.
 
@@ -17,7 +17,7 @@ for a regression prediction alone.
 
 ONNX (opset 17): model.onnx with the inputs and the output of serving_default.
 
-A model of texts in windows takes all windows of a text in one row, each maxlen wide, as engine/windows.py says; it has
+A model of texts in windows takes all windows of a text in one row, each maxlen wide, as engine/model/windows.py says; it has
 neither `rest` nor ONNX. A tagging model has no `rest` either.
 """
 
@@ -152,17 +152,17 @@ def write_onnx(function, path):
 def export(folder, form, output, fresh=False):
     """Write the run in `folder` as 'savedmodel' or 'onnx' into the new folder `output`, whole or not at all. Raises
     UserError."""
-    from engine.files import UserError, whole_folder, write_json
-    from engine.prediction import token_axis
-    from engine.vocabulary import load_vocabulary
-    from tools.runs import exact_products, open_run, require, sample_batches, settings_of
+    from engine.data.vocabulary import load_vocabulary
+    from engine.files import UserError, atomic_folder, write_json
+    from engine.training.prediction import token_axis
+    from lab.scripts import disable_tf32, inference_settings, open_run, require_packages, sample_batches
     output = output.resolve()
     if os.path.lexists(output) and not fresh:
         raise UserError(f'{output} is there already. Write over it with --fresh, or choose another --output.')
     if os.path.lexists(output) and not (output / 'export.json').is_file():
         raise UserError(f'{output} is no exported model; --fresh writes over nothing else. Choose another --output.')
     if form == 'onnx':
-        require('onnx', 'onnxruntime', 'tf2onnx')
+        require_packages('onnx', 'onnxruntime', 'tf2onnx')
     _, knobs, model = open_run(folder, precision='float32', jit=False)
     if len(model.outputs) > 1 or len(model.inputs) > 2:
         raise UserError(f'{folder}: only models with one output, for texts alone, are exported so far.')
@@ -175,8 +175,8 @@ def export(folder, form, output, fresh=False):
     if form == 'onnx' and knobs.cut.get('joined'):
         raise UserError(f'{folder}: its model takes texts in windows, which tf2onnx cannot convert. Export it with '
                         '--format savedmodel.')
-    exact_products()
-    settings = settings_of(folder, knobs, model)
+    disable_tf32()
+    settings = inference_settings(folder, knobs, model)
     functions = signatures(model, settings, load_vocabulary(folder, settings['vocab_size']).sep)
     names = {'inputs': INPUTS, 'outputs': ['logits']}
     if form == 'savedmodel' and 'rest' in functions:
@@ -193,7 +193,7 @@ def export(folder, form, output, fresh=False):
     for i, (ids, segments) in enumerate(sample_batches(folder, knobs)):
         samples |= {f'ids{i}': ids, f'segments{i}': segments, f'logits{i}': model.predict_on_batch([ids, segments])}
 
-    with whole_folder(output, fresh) as new:
+    with atomic_folder(output, fresh) as new:
         samples_file = new.with_name('samples.npz')
         if form == 'onnx':
             write_onnx(functions['serving_default'], new / 'model.onnx')
@@ -219,8 +219,8 @@ def main(argv=None):
     parser.add_argument('--output', type=Path, help='the folder to write (RUN/savedmodel or RUN/onnx)')
     parser.add_argument('--fresh', action='store_true', help='write over an earlier export')
     args = parser.parse_args(argv)
-    from engine.files import status_of
-    return status_of(export, args.run, args.format, args.output or args.run / args.format, args.fresh)
+    from engine.files import exit_status
+    return exit_status(export, args.run, args.format, args.output or args.run / args.format, args.fresh)
 
 
 if __name__ == '__main__':

@@ -36,11 +36,26 @@ import tempfile
 from pathlib import Path
 
 import config
-from engine.console import markdown_table, words_and_options
-from engine.files import METRICS, UserError, metric_names, read_json, run_folder, status_of, write_file, write_json
-from engine.run import result_files
-from tools import compare, records
-from tools.ideas import (
+from engine.arguments import parse_args
+from engine.catalog.datasets import TASKS, million_tokens
+from engine.catalog.published import nearest
+from engine.console import markdown_table, split_arguments
+from engine.files import UserError, exit_status, read_json, write_file, write_json
+from engine.runs import records
+from engine.runs.layout import METRICS, metric_names, run_folder
+from engine.runs.results import result_files
+from lab.scheduler import (
+    Run,
+    by_task,
+    common_knobs_class,
+    knobs_class,
+    make_slots,
+    seconds,
+    show_scores,
+    with_knobs,
+    work,
+)
+from lab.variants import (
     TRANSFER,
     TRANSFER_PUBLISHED,
     TRANSFER_TASKS,
@@ -55,8 +70,7 @@ from tools.ideas import (
     plain_scripts,
     read_patch,
 )
-from tools.many_runs import Run, by_task, family_of, knobs_class, make_slots, seconds, show_scores, with_knobs, work
-from tools.published import nearest
+from tools import compare
 
 MARKERS = 'Dsv'         # in the figure, of the published scores: at most three of a model
 
@@ -170,7 +184,7 @@ def report(knobs, options, runs):
     summary = {task: summarize(task_runs) for task, task_runs in by_task(runs).items()}
     published = {} if knobs.demo else nearest(model, summary)       # they are other data's
     machines = ' and '.join(sorted({machine(run.settings) for run in runs}))
-    of_glue = 'GLUE, d' if set(summary) <= set(config.TASKS) else 'D'
+    of_glue = 'GLUE, d' if set(summary) <= set(TASKS) else 'D'
     notes = ['Demo: made-up data. These scores mean nothing.'] if knobs.demo else []
     notes += [
         f'{of_glue}ev. Best epoch of each run, chosen by the metric (the mean where there are two). Minutes: training '
@@ -211,15 +225,15 @@ def as_option(name, value):
 
 def main(argv=None):
     """The command line. Returns the exit status."""
-    return status_of(run, sys.argv[1:] if argv is None else argv)
+    return exit_status(run, sys.argv[1:] if argv is None else argv)
 
 
 def run(argv):
-    words, rest = words_and_options(argv)
+    words, rest = split_arguments(argv)
     names = [task for word in words for task in tasks_of(word)]
-    family = family_of(names)
+    family = common_knobs_class(names)
     options = with_knobs(Options, family)
-    given = config.parse_args(options(), 'python -m tools.leaderboard', __doc__, rest)
+    given = parse_args(options(), 'python -m tools.leaderboard', __doc__, rest)
     if 'seed' in given:
         raise UserError('not --seed, but --seeds (how many) and --first-seed (from where).')
     is_named = any(word.split('=')[0] == '--model' for word in rest)
@@ -245,7 +259,7 @@ def tasks_of(word):
     names = [f'{word}/{path.stem}' for path in sorted(folder.glob('*.py'))] if re.fullmatch(r'\w+', word) else []
     if scripts := [name for name in names if is_script(name)]:
         return scripts
-    raise UserError(f'no task {word}; there are {", ".join(config.TASKS)}.')
+    raise UserError(f'no task {word}; there are {", ".join(TASKS)}.')
 
 
 class Leaderboard:
@@ -257,13 +271,13 @@ class Leaderboard:
         self.knobs, self.family = knobs, family
         self.given = {name: value for name, value in given.items()
                       if name in family.__dataclass_fields__ and name not in ('name', 'results_dir')}
-        names = names or (TRANSFER_TASKS if knobs.transfer else config.TASKS)
-        tasks = sorted(names, key=config.million_tokens, reverse=True)
+        names = names or (TRANSFER_TASKS if knobs.transfer else TASKS)
+        tasks = sorted(names, key=million_tokens, reverse=True)
         self.tasks = list(dict.fromkeys(tasks))
         self.seeds = range(knobs.first_seed, knobs.first_seed + knobs.seeds)
         self.notes = []         # for the comparison
         self.idea = self.make_idea(scratch)
-        tasks = [*config.TASKS, *self.tasks]
+        tasks = [*TASKS, *self.tasks]
         of_baseline = copied_scripts(tasks, scratch / 'baseline') if self.idea else plain_scripts(tasks)
         self.baseline = Side('', {}, of_baseline)
 

@@ -24,13 +24,15 @@ from scipy.special import softmax
 
 import config
 import snippets
-from engine.batches import for_prediction
-from engine.files import UserError, first_line, one_line, read_json, read_lines, status_of
-from engine.prediction import Predictor, in_file_order
-from engine.tokens import make_rows
-from engine.vocabulary import load_vocabulary
+from engine.arguments import number_in_range
+from engine.data.batches import prediction_batches
+from engine.data.tokens import build_rows
+from engine.data.vocabulary import load_vocabulary
+from engine.files import UserError, exit_status, first_line, read_json, read_lines
+from engine.runs.layout import tsv_cell
+from engine.training.prediction import Predictor, in_file_order
+from lab.scripts import inference_settings, load_script, open_run, require_packages
 from tools.export import load_export
-from tools.runs import load_script, open_run, require, settings_of
 
 # ---- Texts -----------------------------------------------------------------------------------------------------------
 
@@ -88,13 +90,13 @@ def open_folder(folder, batch_size=None):
         if not hasattr(script, 'answers'):
             raise UserError(f'{folder}: a run of {knobs.task}, which has no answers() for texts. To use its model, '
                             'fine-tune it: --model takes this folder.')
-        return settings_of(folder, knobs, model), script, Predictor(knobs, model)
+        return inference_settings(folder, knobs, model), script, Predictor(knobs, model)
     settings = read_json(folder / 'export.json')
     needed = {'format', 'task', 'labels', 'maxlen', 'cut', 'pair', 'vocab_size', 'token_axis', 'probabilities'}
     if not needed <= set(settings):
         raise UserError(f'{folder / "export.json"}: not written by tools.export, or by an older one. Export it again.')
     if settings['format'] == 'onnx':
-        require('onnxruntime')
+        require_packages('onnxruntime')
     try:
         _, run, _ = load_export(folder)
     except Exception as error:      # of many types: ValueError, OSError without a file name, onnxruntime's own
@@ -112,7 +114,7 @@ class Exported:
 
     def predict(self, data):
         """As Predictor.predict()."""
-        batches = for_prediction(data.lengths, self.batch_size)
+        batches = prediction_batches(data.lengths, self.batch_size)
         return in_file_order(data, ((rows, [self.run(*data.batch(rows))]) for rows in batches), self.axes)
 
 
@@ -120,7 +122,7 @@ def answer_lines(outputs, answers, settings, form):
     """The lines to print, header included: the answers, and the probability of every label where they are known."""
     if not settings['probabilities']:
         if form == 'tsv':
-            return ['prediction', *map(one_line, answers)]
+            return ['prediction', *map(tsv_cell, answers)]
         is_score = not settings['labels'] and isinstance(outputs, np.ndarray) and outputs.shape == (len(answers), 1)
         return [json.dumps({'prediction': float(answer) if is_score else answer}) for answer in answers]
     labels = settings['labels']
@@ -151,9 +153,9 @@ def predict(args):
                         '--text-b: this model takes one text only.')
     else:
         examples = [snippets.Example('--text', 1, 0, args.text, args.text_b, None)]
-    examples = [example._replace(text_a=script.knobs.text_of(example.text_a)) for example in examples]
+    examples = [example._replace(text_a=script.knobs.parse_text(example.text_a)) for example in examples]
     vocabulary = load_vocabulary(args.folder, settings['vocab_size'])
-    data = make_rows(vocabulary, settings['maxlen'], examples, tuple(settings['labels']), **settings['cut'])
+    data = build_rows(vocabulary, settings['maxlen'], examples, tuple(settings['labels']), **settings['cut'])
     outputs = script.predict(predictor, data) if hasattr(script, 'predict') else predictor.predict(data)
     return answer_lines(outputs, script.answers(outputs, data), settings, args.format)
 
@@ -169,10 +171,10 @@ def main(argv=None):
     parser.add_argument('--columns', metavar='A[,B]', help='the columns of the texts: names in the header of FILE, or '
                                                            'numbers from 0 where it has none')
     parser.add_argument('--format', choices=('tsv', 'json'), default='tsv', help='of the answers (%(default)s)')
-    parser.add_argument('--batch-size', type=config.within(int, 1, 65536), metavar='N',
+    parser.add_argument('--batch-size', type=number_in_range(int, 1, 65536), metavar='N',
                         help="texts in a step (the run's eval_batch_size)")
     args = parser.parse_intermixed_args(argv)        # FILE may follow an option
-    return status_of(lambda: print('\n'.join(predict(args))))
+    return exit_status(lambda: print('\n'.join(predict(args))))
 
 
 if __name__ == '__main__':

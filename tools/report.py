@@ -24,11 +24,13 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-import config
-from engine.files import UserError, show_value, status_of, write_file
-from tools import analysis, compare, figures
-from tools.page import Shaded, Words, document, figure, heading, paragraph, quotation, row, table
-from tools.records import BASELINE, RUNS, add_options, find_runs, runs_dir_of
+from engine.catalog.datasets import TASKS
+from engine.files import UserError, exit_status, write_file
+from engine.runs.metrics import format_score
+from engine.runs.records import BASELINE, RUN_ARGUMENT_HELP, add_options, find_runs, runs_dir
+from lab import analysis, figures
+from lab.page import Shaded, Words, document, figure, heading, paragraph, quotation, row, table
+from tools import compare
 
 MISTAKES = 20           # shown of each group of runs
 # Knobs that are told of each group of runs, and when: always, or where they are set.
@@ -49,7 +51,7 @@ def legend(groups):
 
 
 def percent(share, digits=1):
-    return show_value(share, digits)
+    return format_score(share, digits)
 
 
 def counted(number, singular):
@@ -278,7 +280,7 @@ def errors_by_score(dev):
 
 
 def by_part(dev, values, parts, names, y_label, x_label, caption):
-    """A figure. values: of each group (runs, examples); parts: tools.analysis.Parts, each with its name."""
+    """A figure. values: of each group (runs, examples); parts: lab.analysis.Parts, each with its name."""
     all_means = [analysis.means(each, parts) for each in values]
     said = [f'{group.title}: ' + ', '.join(
         f'{name} {np.mean(of_part):.3g} (n {len(part.members)})'
@@ -529,7 +531,7 @@ def all_runs(runs_dir):
 
 def in_order(tasks):
     """GLUE's tasks in its order, then others."""
-    known = list(config.TASKS)
+    known = list(TASKS)
     return sorted(tasks, key=lambda task: (known.index(task) if task in known else len(known), task))
 
 
@@ -572,15 +574,15 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog='python -m tools.report', description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', nargs='*', metavar='RUN', help=f'{RUNS} (all in RUNS_DIR)')
+    parser.add_argument('runs', nargs='*', metavar='RUN', help=f'{RUN_ARGUMENT_HELP} (all in RUNS_DIR)')
     parser.add_argument('--against', metavar='WORD', help='a second set of runs, shown beside the first')
     parser.add_argument('--diagnostic', metavar='FILE', help="MNLI's labelled diagnostic-full.tsv (that in the "
                         'DATA_DIR of the runs, if it is there)')
     add_options(parser)
     parser.add_argument('--to', metavar='FILE', help='the page (RUNS_DIR/report.html)')
     args = parser.parse_intermixed_args(argv)
-    args.runs_dir = runs_dir_of(args)
-    return status_of(report, args, shlex.join(['python', '-m', 'tools.report', *argv]))
+    args.runs_dir = runs_dir(args)
+    return exit_status(report, args, shlex.join(['python', '-m', 'tools.report', *argv]))
 
 
 if __name__ == '__main__':

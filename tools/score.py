@@ -36,11 +36,14 @@ from pathlib import Path
 import numpy as np
 
 import config
-from engine.checkpoints import Checkpoint
-from engine.files import UserError, one_line, read_lines, show_value, status_of
-from engine.launch import settle
-from tools.records import Data
-from tools.runs import given_to, load_script, task_named
+from engine.catalog.datasets import TASKS
+from engine.cli import resolve_knobs
+from engine.files import UserError, exit_status, read_lines
+from engine.model.checkpoints import Checkpoint
+from engine.runs.layout import tsv_cell
+from engine.runs.metrics import format_score
+from engine.runs.records import DevData
+from lab.scripts import knobs_of_run, load_script, resolve_task
 from tools.submission import HEADER, find_problem, shorten
 
 # ---- Gold ------------------------------------------------------------------------------------------------------------
@@ -55,22 +58,22 @@ def load_gold(script, data_dir, files, folder):
     if (folder / 'config.json').is_file():
         run = Checkpoint(folder)
         if run.task == config.Knobs(script=script.__file__).task:
-            given, recipe = given_to(run, script), run.recipe
-    knobs = settle(script.knobs, script.__file__, given | {'data_dir': str(data_dir)}, recipe)
+            given, recipe = knobs_of_run(run, script), run.recipe
+    knobs = resolve_knobs(script.knobs, script.__file__, given | {'data_dir': str(data_dir)}, recipe)
     examples = load_files(script, knobs, files) if files else script.load_data(knobs, 'dev')
     kind = int if knobs.labels else float
     if not all(type(example.label) is kind for example in examples):
         raise UserError(f'{knobs.task}: its examples have not one label or one score each. Only tasks that have can be '
                         'scored from a file of predictions.')
-    return Data(examples, knobs.labels, np.array([example.label for example in examples]))
+    return DevData(examples, knobs.labels, np.array([example.label for example in examples]))
 
 
 def load_files(script, knobs, files):
     """What the script's load_data() makes of `files` in place of its dev files. It finds them under the names of these,
     by which its score() may tell them apart. Raises UserError."""
-    task = config.TASKS.get(knobs.task)
+    task = TASKS.get(knobs.task)
     if not task:
-        raise UserError(f'--gold: only for the tasks of GLUE: {", ".join(config.TASKS)}. Lay the file where '
+        raise UserError(f'--gold: only for the tasks of GLUE: {", ".join(TASKS)}. Lay the file where '
                         f'{knobs.task}.py looks for it, and name the folder with --data-dir.')
     names = [name for name in task.files if name.startswith('dev')]
     if len(files) != len(names):
@@ -145,7 +148,7 @@ def read_column(path, key, places, data):
             raise UserError(f'{path}, line {line}: {key} {values[key]} was there before, in line {lines[row]}.')
         if problem := find_problem(values['prediction'], data.labels):
             raise UserError(f'{path}, line {line}: {problem}.')
-        text_a = one_line(data.examples[row].text_a)
+        text_a = tsv_cell(data.examples[row].text_a)
         if values.get('text_a', text_a) != text_a:
             raise UserError(f'{path}, line {line}: another text than that of gold row {row}. Is it of other data?')
         lines[row], found[row] = line, values['prediction']
@@ -175,11 +178,11 @@ def score_two(script, args):
             raise UserError(f'--null-odds: {args.task} has no questions without an answer.')
         more['null_odds'] = args.null_odds
     for name, value in script.score_files(*args.predictions, **more).items():
-        print(f'{name} {value:.6g}' if name.endswith('threshold') else f'{name} {show_value(value)}')
+        print(f'{name} {value:.6g}' if name.endswith('threshold') else f'{name} {format_score(value)}')
 
 
 def run(args):
-    script = load_script(task_named(args.task))
+    script = load_script(resolve_task(args.task))
     if hasattr(script, 'score_files'):
         score_two(script, args)
         return
@@ -192,17 +195,17 @@ def run(args):
     scores = script.score(outputs_of(answers, data.labels), data)
     print(f'{args.task}: {len(answers)} rows')
     for name, value in scores.items():
-        print(f'{name} {show_value(value)}')
-    number = "GLUE's number" if args.task in config.TASKS else 'score'
+        print(f'{name} {format_score(value)}')
+    number = "GLUE's number" if args.task in TASKS else 'score'
     mean = f' (the mean of the {len(scores)})' if len(scores) > 1 else ''
-    print(f'{number} {show_value(float(np.mean(list(scores.values()))))}{mean}')
+    print(f'{number} {format_score(float(np.mean(list(scores.values()))))}{mean}')
 
 
 def main(argv=None):
     """The command line. Returns 0 when the scores are printed, else 2."""
     parser = argparse.ArgumentParser(prog='python -m tools.score', description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('task', help=f'a script: {", ".join(config.TASKS)}')
+    parser.add_argument('task', help=f'a script: {", ".join(TASKS)}')
     parser.add_argument('predictions', nargs='+', type=Path, metavar='PREDICTIONS.tsv',
                         help="in the leaderboard's format, one for each gold file; or a run's dev_predictions.tsv; of "
                              'tagging/ and reading/ GOLD PREDICTIONS')
@@ -210,7 +213,7 @@ def main(argv=None):
                         help="in place of the task's dev file; MNLI: twice, matched and mismatched")
     parser.add_argument('--null-odds', type=Path, metavar='FILE', help='SQuAD 2.0: {id: how sure of no answer} as JSON')
     parser.add_argument('--data-dir', default=config.Knobs.data_dir, help='GLUE (%(default)s)')
-    return status_of(run, parser.parse_intermixed_args(argv))
+    return exit_status(run, parser.parse_intermixed_args(argv))
 
 
 if __name__ == '__main__':

@@ -16,8 +16,8 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-import config
-from engine.files import UserError, status_of, write_file
+from engine.catalog.datasets import FOLDERS
+from engine.files import UserError, exit_status, write_file
 
 
 class File(NamedTuple):
@@ -28,7 +28,7 @@ class File(NamedTuple):
 
 
 FILES = {name: File(task.files[test_file].rows, task.labels, task.majority, f'{task.script}.py')
-         for task in config.FOLDERS.values() for name, test_file in task.submission.items()}
+         for task in FOLDERS.values() for name, test_file in task.submission.items()}
 HEADER = 'index\tprediction'
 SHOWN = 3       # problems of a file that are spelled out
 
@@ -139,7 +139,7 @@ def main(argv=None):
     parser.add_argument('--output', type=Path, default='submission.zip', help='the zip (%(default)s)')
     parser.add_argument('--allow-missing', action='store_true',
                         help='fill files that are missing with the most frequent answer of the training set')
-    return status_of(run, parser.parse_args(argv))
+    return exit_status(run, parser.parse_args(argv))
 
 
 def run(args):

@@ -37,7 +37,7 @@ def load_data(knobs, split):
 
 def prepare(knobs, split):
     data = snippets.tokenize(knobs, load_data(knobs, split))
-    return data.with_targets(snippets.Masked(data, slots=knobs.slots))
+    return data.with_targets(snippets.MaskedTokens(data, slots=knobs.slots))
 
 
 def build_model(knobs, data):
@@ -53,7 +53,7 @@ def build_model(knobs, data):
 
 
 def score(outputs, data):
-    targets, used = data.targets.in_prediction(data)
+    targets, used = data.targets.prediction_targets(data)
     return {'accuracy': np.average(outputs.argmax(-1) == targets, weights=used)}
 
 
